@@ -1,0 +1,2 @@
+//! The `fgmp` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Where it runs: open FPGA boards as data

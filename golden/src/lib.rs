@@ -1,0 +1,1 @@
+//! What is right: formats, blocks, quantizer, exact arithmetic and the language-model engine

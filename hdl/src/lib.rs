@@ -1,0 +1,1 @@
+//! What is built: rust-hdl modules and the Verilog emitter

@@ -1,0 +1,1 @@
+//! What it costs: yosys flows over an emitted bundle

@@ -1,0 +1,1 @@
+//! That they agree: Verilator driver, stream benches, scoreboards
