@@ -4,10 +4,20 @@
 //! The crate knows no tool and no Verilog: hardware, files and tests are compared with it.
 
 pub mod block;
+pub mod eval;
 pub mod format;
+mod gemm;
 pub mod mac;
+pub mod matmul;
+pub mod model;
+pub mod packed;
 pub mod quantizer;
 pub mod requantize;
+mod scheme;
+pub mod tensors;
+
+pub use matmul::matmul;
+pub use scheme::{Scheme, Share, ShareError};
 
 /// Version of the numerics page that this crate implements; written into every packed file.
 pub const NUMERICS_VERSION: u32 = 1;

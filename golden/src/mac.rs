@@ -139,6 +139,11 @@ impl Accumulator {
         }
     }
 
+    /// This sum, no NaN.
+    pub(crate) const fn of_value(value: i128) -> Self {
+        Self { value, nan: false }
+    }
+
     /// Adds the dot product of a pair. A pair with a NaN sets the flag and adds nothing.
     pub fn add(&mut self, w: &Block, a: &Block) {
         match pair(w, a) {

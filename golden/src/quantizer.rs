@@ -1,6 +1,15 @@
 //! Choosing the format of a block and quantizing it (numerics §3).
 
+mod offline;
+mod stream;
+
 use half::bf16;
+
+pub use offline::{
+    Candidates, QuantizeError, QuantizedWeights, UNIFORM, WeightOptions, WeightTensor, candidates,
+    choose, clipped_scale, quantize_weights,
+};
+pub use stream::{ActivationQuantizer, ChannelSensitivity, Policy};
 
 use crate::block::Block;
 use crate::format::{BLOCK, E2m1, E4M3, E4m3, Ue4m3, exp2};

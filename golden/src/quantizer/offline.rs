@@ -1,0 +1,390 @@
+//! Weights: quantized once, with FP64 scores and one threshold for a whole model (numerics §3).
+
+use rayon::prelude::*;
+
+use crate::block::Block;
+use crate::format::{BLOCK, E2M1_DECISION_QUARTERS, E2m1, E4m3, Ue4m3};
+use crate::packed::{PackedError, PackedTensor, Profile, TensorScale, TensorScaleError};
+use crate::scheme::Scheme;
+
+/// Element sensitivities where none are known.
+pub const UNIFORM: [f64; BLOCK] = [1.0; BLOCK];
+
+/// A weight tensor to quantize.
+#[derive(Clone, Copy, Debug)]
+pub struct WeightTensor<'a> {
+    /// Name, for messages.
+    pub name: &'a str,
+    /// Shape; the last dimension is the reduction dimension.
+    pub shape: &'a [usize],
+    /// Elements in row-major order.
+    pub data: &'a [f32],
+    /// Sensitivity of each element, 1 if absent.
+    pub sensitivity: Option<&'a [f32]>,
+}
+
+/// How to quantize weights.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct WeightOptions {
+    /// Which blocks become FP8. [`Scheme::Bf16`] is refused.
+    pub scheme: Scheme,
+    /// Whether the scale of a block is searched for the smallest weighted error, instead of taken from its amax.
+    pub clip: bool,
+    /// The tensor scale's rule.
+    pub profile: Profile,
+}
+
+impl WeightOptions {
+    /// This scheme with profile `fgmp` and without clipping.
+    pub const fn new(scheme: Scheme) -> Self {
+        Self {
+            scheme,
+            clip: false,
+            profile: Profile::Fgmp,
+        }
+    }
+}
+
+/// Why weights can't be quantized.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum QuantizeError {
+    /// A NaN or an infinity.
+    #[error("tensor {tensor}: element {index} is {value}; weights must be finite")]
+    NonFinite {
+        /// The tensor.
+        tensor: String,
+        /// Its position in row-major order.
+        index: usize,
+        /// The element.
+        value: f32,
+    },
+    /// Data or sensitivities that don't fill the shape.
+    #[error("tensor {tensor}: shape {shape:?} and {found} {what} don't match")]
+    Length {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Elements or sensitivities.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+    },
+    /// A sensitivity that is negative, NaN or infinite.
+    #[error("tensor {tensor}: sensitivity {value} of element {index} is negative or not finite")]
+    Sensitivity {
+        /// The tensor.
+        tensor: String,
+        /// Its position in row-major order.
+        index: usize,
+        /// The sensitivity.
+        value: f32,
+    },
+    /// A scheme that the profile can't express.
+    #[error("profile {profile:?} can't hold scheme {}", scheme.name())]
+    Scheme {
+        /// The profile.
+        profile: Profile,
+        /// The scheme.
+        scheme: Scheme,
+    },
+    /// A tensor that can't be scaled.
+    #[error("tensor {tensor}: {source}")]
+    Scale {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: TensorScaleError,
+    },
+    /// A tensor that can't be packed.
+    #[error("tensor {tensor}: {source}")]
+    Packed {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: PackedError,
+    },
+}
+
+/// Both forms of a weight block, before the choice.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Candidates {
+    /// Scale of the FP4 form.
+    pub scale: Ue4m3,
+    /// Impact score Σ F·(scale·q4 − q8)² in units of S², summed in FP64 in index order; NaN elements contribute nothing.
+    pub score: f64,
+    /// Whether an element is NaN: the block is FP8 whatever its score.
+    pub nan: bool,
+}
+
+/// Scores a block of weights already divided by S; `clip` searches the scale.
+pub fn candidates(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK], clip: bool) -> Candidates {
+    let scale = if clip {
+        clipped_scale(z, sensitivity)
+    } else {
+        Ue4m3::of_amax(z.iter().fold(0f32, |amax, z| amax.max(z.abs())))
+    };
+    let score = z
+        .iter()
+        .zip(sensitivity)
+        .filter(|(z, _)| !z.is_nan())
+        .map(|(&z, f)| {
+            let excess = scale.to_f64() * E2m1::quantize_scaled(z, scale).to_f64()
+                - E4m3::quantize(z).to_f64();
+            f * (excess * excess)
+        })
+        .fold(0.0, |sum, term| sum + term);
+    Candidates {
+        scale,
+        score,
+        nan: z.iter().any(|z| z.is_nan()),
+    }
+}
+
+/// The block in the form chosen: FP8 iff `score > threshold` or an element is NaN.
+pub fn choose(z: &[f32; BLOCK], candidates: &Candidates, threshold: f64) -> Block {
+    if candidates.nan || candidates.score > threshold {
+        Block::Fp8 {
+            elements: z.map(E4m3::quantize),
+        }
+    } else {
+        let scale = candidates.scale;
+        Block::Fp4 {
+            scale,
+            elements: z.map(|z| E2m1::quantize_scaled(z, scale)),
+        }
+    }
+}
+
+/// The scale in 0x01 … 0x7E that minimises Σ F·(c·RNE(z/c) − z)² in FP64; the smallest wins a tie.
+///
+/// NaN elements contribute nothing.
+pub fn clipped_scale(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK]) -> Ue4m3 {
+    let magnitudes = z.map(|z| if z.is_nan() { 0.0 } else { f64::from(z.abs()) });
+    let mut best = (f64::INFINITY, Ue4m3::ONE);
+    for scale in Ue4m3::all().skip(1) {
+        // The search is symmetric in the sign, and these few FP64 operations are all exact but the
+        // last three, which are those of the definition.
+        let quarter = scale.to_f64() * 0.25;
+        let decisions = E2M1_DECISION_QUARTERS.map(|point| quarter * f64::from(point));
+        let mut error = 0.0;
+        for (magnitude, f) in magnitudes.iter().zip(sensitivity) {
+            let mut halves = 0.0;
+            for (below, decision) in decisions.iter().enumerate() {
+                let up = if below % 2 == 0 {
+                    magnitude > decision
+                } else {
+                    magnitude >= decision
+                };
+                halves += if up {
+                    f64::from(E2M1_STEPS[below])
+                } else {
+                    0.0
+                };
+            }
+            let difference = 2.0 * quarter * halves - magnitude;
+            error += f * (difference * difference);
+        }
+        if error < best.0 {
+            best = (error, scale);
+        }
+    }
+    best.1
+}
+
+/// Distance from the i-th E2M1 magnitude to the next in units of 2⁻¹.
+const E2M1_STEPS: [u8; 7] = {
+    let mut steps = [0; 7];
+    let mut code = 0;
+    while code < 7 {
+        steps[code] = (crate::format::E2M1.magnitude_units(code as u32 + 1)
+            - crate::format::E2M1.magnitude_units(code as u32)) as u8;
+        code += 1;
+    }
+    steps
+};
+
+/// Weights quantized under one threshold.
+#[derive(Clone, PartialEq, Debug)]
+pub struct QuantizedWeights {
+    /// In the order of the tensors given.
+    pub tensors: Vec<PackedTensor>,
+    /// The threshold on scores in original units; ∓∞ where the scheme decides alone.
+    pub threshold: f64,
+}
+
+/// Quantizes all weights of a model (or any set of tensors) under one threshold.
+///
+/// # Errors
+/// A weight is not finite, a shape and its data don't match, or the profile can't express the scheme.
+pub fn quantize_weights(
+    tensors: &[WeightTensor<'_>],
+    options: WeightOptions,
+) -> Result<QuantizedWeights, QuantizeError> {
+    let unsupported = match (options.scheme, options.profile) {
+        (Scheme::Bf16, _) => true,
+        (Scheme::Fp8 | Scheme::Fgmp { .. }, profile) => profile != Profile::Fgmp,
+        (Scheme::Nvfp4, _) => false,
+    };
+    if unsupported {
+        return Err(QuantizeError::Scheme {
+            profile: options.profile,
+            scheme: options.scheme,
+        });
+    }
+    let scored = tensors
+        .iter()
+        .map(|tensor| Scored::new(*tensor, options))
+        .collect::<Result<Vec<_>, _>>()?;
+    let threshold = match options.scheme {
+        Scheme::Nvfp4 => f64::INFINITY,
+        Scheme::Fgmp { fp8_share } => {
+            let mut scores: Vec<f64> = scored
+                .iter()
+                .flat_map(|tensor| {
+                    tensor
+                        .candidates
+                        .iter()
+                        .map(|c| tensor.original_units(c.score))
+                })
+                .collect();
+            fp8_share.threshold(&mut scores)
+        }
+        Scheme::Bf16 | Scheme::Fp8 => f64::NEG_INFINITY,
+    };
+    let tensors = scored
+        .iter()
+        .map(|tensor| tensor.pack(threshold))
+        .collect::<Result<_, _>>()?;
+    Ok(QuantizedWeights { tensors, threshold })
+}
+
+struct Scored<'a> {
+    tensor: WeightTensor<'a>,
+    scale: TensorScale,
+    candidates: Vec<Candidates>,
+}
+
+impl<'a> Scored<'a> {
+    fn new(tensor: WeightTensor<'a>, options: WeightOptions) -> Result<Self, QuantizeError> {
+        let name = || tensor.name.to_owned();
+        let length = |what, found| QuantizeError::Length {
+            tensor: name(),
+            shape: tensor.shape.into(),
+            what,
+            found,
+        };
+        let elements = tensor
+            .shape
+            .iter()
+            .try_fold(1usize, |product, &extent| product.checked_mul(extent));
+        if elements != Some(tensor.data.len()) || tensor.shape.is_empty() {
+            return Err(length("elements", tensor.data.len()));
+        }
+        if let Some((index, &value)) = tensor
+            .data
+            .iter()
+            .enumerate()
+            .find(|(_, value)| !value.is_finite())
+        {
+            return Err(QuantizeError::NonFinite {
+                tensor: name(),
+                index,
+                value,
+            });
+        }
+        if let Some(sensitivity) = tensor.sensitivity {
+            if sensitivity.len() != tensor.data.len() {
+                return Err(length("sensitivities", sensitivity.len()));
+            }
+            let bad = |f: &f32| !f.is_finite() || *f < 0.0;
+            if let Some((index, &value)) = sensitivity.iter().enumerate().find(|(_, f)| bad(f)) {
+                return Err(QuantizeError::Sensitivity {
+                    tensor: name(),
+                    index,
+                    value,
+                });
+            }
+        }
+        let amax = tensor.data.iter().fold(0f32, |amax, x| amax.max(x.abs()));
+        let scale =
+            TensorScale::of_amax(amax, options.profile).map_err(|source| QuantizeError::Scale {
+                tensor: name(),
+                source,
+            })?;
+        let mut scored = Self {
+            tensor,
+            scale,
+            candidates: Vec::new(),
+        };
+        scored.candidates = (0..scored.block_count())
+            .into_par_iter()
+            .map(|block| candidates(&scored.z(block), &scored.sensitivity(block), options.clip))
+            .collect();
+        Ok(scored)
+    }
+
+    fn k(&self) -> usize {
+        self.tensor.shape.last().copied().unwrap_or_default()
+    }
+
+    fn block_count(&self) -> usize {
+        self.tensor.data.len().checked_div(self.k()).unwrap_or(0) * self.k().div_ceil(BLOCK)
+    }
+
+    /// The part of `values` that block `block` covers: at most 16, fewer at the end of a row.
+    fn slice<'v>(&self, values: &'v [f32], block: usize) -> &'v [f32] {
+        let row_blocks = self.k().div_ceil(BLOCK);
+        let (row, column) = (block / row_blocks, block % row_blocks * BLOCK);
+        let end = (column + BLOCK).min(self.k());
+        values
+            .get(row * self.k() + column..row * self.k() + end)
+            .unwrap_or_default()
+    }
+
+    /// x / S in FP32, zero-padded.
+    fn z(&self, block: usize) -> [f32; BLOCK] {
+        let mut z = [0.0; BLOCK];
+        for (z, x) in z.iter_mut().zip(self.slice(self.tensor.data, block)) {
+            *z = x / self.scale.get();
+        }
+        z
+    }
+
+    fn sensitivity(&self, block: usize) -> [f64; BLOCK] {
+        let Some(sensitivity) = self.tensor.sensitivity else {
+            return UNIFORM;
+        };
+        // Padding is exact in both formats, whatever its sensitivity.
+        let mut f = UNIFORM;
+        for (f, &given) in f.iter_mut().zip(self.slice(sensitivity, block)) {
+            *f = given.into();
+        }
+        f
+    }
+
+    fn original_units(&self, score: f64) -> f64 {
+        let scale = f64::from(self.scale.get());
+        score * (scale * scale)
+    }
+
+    fn pack(&self, threshold: f64) -> Result<PackedTensor, QuantizeError> {
+        let blocks = self
+            .candidates
+            .iter()
+            .enumerate()
+            .map(|(index, candidates)| {
+                let original = Candidates {
+                    score: self.original_units(candidates.score),
+                    ..*candidates
+                };
+                choose(&self.z(index), &original, threshold)
+            });
+        PackedTensor::from_blocks(self.tensor.shape, self.scale, blocks).map_err(|source| {
+            QuantizeError::Packed {
+                tensor: self.tensor.name.into(),
+                source,
+            }
+        })
+    }
+}

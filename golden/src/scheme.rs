@@ -1,0 +1,91 @@
+//! Which blocks are held how.
+
+use serde::{Deserialize, Serialize};
+
+/// A share from 0 to 1.
+#[derive(Clone, Copy, PartialEq, PartialOrd, Debug, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Share(f64);
+
+/// A number that is no share.
+#[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
+#[error("a share lies between 0 and 1, {0} doesn't")]
+pub struct ShareError(pub f64);
+
+impl Share {
+    /// 0.30, the operating point of FGMP.
+    pub const FGMP: Self = Self(0.3);
+
+    /// Checks the range.
+    ///
+    /// # Errors
+    /// NaN, below 0 or above 1.
+    pub fn new(share: f64) -> Result<Self, ShareError> {
+        if (0.0..=1.0).contains(&share) {
+            Ok(Self(share))
+        } else {
+            Err(ShareError(share))
+        }
+    }
+
+    /// The share.
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+
+    /// T = score\[⌊p·n⌋\] of the n scores sorted downwards, so that at most the share p is above it (numerics §3).
+    ///
+    /// −∞ for p = 1, or without scores: everything is above it. Reorders `scores`.
+    pub fn threshold(self, scores: &mut [f64]) -> f64 {
+        // p·n is not negative, and the cast is the floor.
+        let index = (self.0 * scores.len() as f64) as usize;
+        if index >= scores.len() {
+            return f64::NEG_INFINITY;
+        }
+        *scores
+            .select_nth_unstable_by(index, |a, b| b.total_cmp(a))
+            .1
+    }
+}
+
+impl TryFrom<f64> for Share {
+    type Error = ShareError;
+    fn try_from(share: f64) -> Result<Self, ShareError> {
+        Self::new(share)
+    }
+}
+
+impl From<Share> for f64 {
+    fn from(share: Share) -> f64 {
+        share.0
+    }
+}
+
+/// How the linear layers of a model are computed.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheme {
+    /// BF16 weights, FP32 arithmetic: the reference.
+    Bf16,
+    /// Every block FP8.
+    Fp8,
+    /// Every block FP4.
+    Nvfp4,
+    /// FP4, but FP8 for the share of blocks with the largest impact scores.
+    Fgmp {
+        /// Target share of FP8 blocks, of the weights and of the activations.
+        fp8_share: Share,
+    },
+}
+
+impl Scheme {
+    /// Name as the command line writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::Fp8 => "fp8",
+            Self::Nvfp4 => "nvfp4",
+            Self::Fgmp { .. } => "fgmp",
+        }
+    }
+}
