@@ -2,7 +2,16 @@
 
 extern crate self as hdl;
 
+pub mod array;
+pub mod config;
+pub mod core;
+pub mod decoder;
+pub mod float;
 pub mod kernel;
+pub mod mac;
+pub mod memory;
 pub mod prelude;
 pub mod primitive;
+pub mod quantizer;
+pub mod requantizer;
 pub mod sim;

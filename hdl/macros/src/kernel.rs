@@ -454,6 +454,7 @@ impl Checker {
         match expression {
             Expr::Lit(literal) => matches!(literal.lit, Lit::Int(_)),
             Expr::Path(path) => self.constant_path(&path.path),
+            Expr::Field(_) => self.constant_field(expression),
             Expr::Paren(inner) => self.is_constant(&inner.expr),
             Expr::Binary(binary) => {
                 matches!(binary.op, BinOp::Add(_) | BinOp::Sub(_) | BinOp::Mul(_) | BinOp::Shl(_) | BinOp::Shr(_))
@@ -481,7 +482,27 @@ impl Checker {
         true
     }
 
+    /// Whether an expression is `self._name`: a plain field (rust-hdl takes no field with a leading `_` for a signal) that
+    /// is fixed when the block is built; notes it as a constant.
+    fn constant_field(&mut self, expression: &Expr) -> bool {
+        let Expr::Field(field) = expression else { return false };
+        let (Expr::Path(root), Member::Named(name)) = (field.base.as_ref(), &field.member) else {
+            return false;
+        };
+        let name = name.to_string();
+        if !root.path.is_ident("self") || !name.starts_with('_') {
+            return false;
+        }
+        if !self.facts.constants.iter().any(|(known, _)| *known == name) {
+            self.facts.constants.push((name, expression.to_token_stream()));
+        }
+        true
+    }
+
     fn value(&mut self, expression: &Expr, place: Place) {
+        if self.constant_field(expression) {
+            return;
+        }
         match expression {
             Expr::Paren(inner) => self.value(&inner.expr, place),
             Expr::Lit(literal) => {
@@ -658,6 +679,10 @@ fn is_literal_with_method(expression: &Expr) -> bool {
     match expression {
         Expr::Lit(_) => true,
         Expr::Path(path) => !path.path.is_ident("self"),
+        Expr::Field(field) => {
+            matches!(field.base.as_ref(), Expr::Path(root) if root.path.is_ident("self"))
+                && matches!(&field.member, Member::Named(name) if name.to_string().starts_with('_'))
+        }
         Expr::Paren(inner) => is_literal_with_method(&inner.expr),
         Expr::Unary(unary) => is_literal_with_method(&unary.expr),
         Expr::Binary(binary) => is_literal_with_method(&binary.left) && is_literal_with_method(&binary.right),

@@ -1,0 +1,152 @@
+//! Parameters of the generated hardware, validated.
+
+use serde::{Deserialize, Serialize};
+
+/// Accumulator widths that are built: a requested `max_k` is served by the next one up.
+pub const ACC_WIDTHS: [usize; 4] = [52, 56, 60, 64];
+
+/// Most PEs an array may have: result indices are 16 bits wide.
+pub const MAX_PES: usize = 1 << 16;
+/// Most rows, and most columns. Operands are broadcast along a row and a column; beyond this
+/// the fan-out of one register is no longer something a tool can buffer sensibly.
+pub const MAX_SIDE: usize = 64;
+/// Largest reduction dimension that the widest accumulator holds without overflow.
+pub const MAX_K: usize = 1 << 20;
+
+/// What the generator builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArrayConfig {
+    /// Rows: weight rows (output features) computed side by side.
+    pub rows: usize,
+    /// Columns: activation rows (tokens) computed side by side.
+    pub cols: usize,
+    /// Elements of a block multiplied in one cycle; a block has 16.
+    pub lanes: usize,
+    /// Largest reduction dimension K for which the accumulator cannot overflow.
+    pub max_k: usize,
+}
+
+impl Default for ArrayConfig {
+    fn default() -> Self {
+        Self {
+            rows: 4,
+            cols: 4,
+            lanes: golden::format::BLOCK,
+            max_k: 4096,
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A side of the array is out of range.
+    #[error(
+        "{name} = {value}: an array has 1 to {MAX_SIDE} {name}, because operands are broadcast along a {line}"
+    )]
+    Side {
+        /// `rows` or `cols`.
+        name: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// `row` or `column`.
+        line: &'static str,
+    },
+    /// Lanes other than a whole block.
+    #[error("lanes = {0}: a block of 16 elements is multiplied in one cycle, so lanes is 16")]
+    Lanes(usize),
+    /// K is no positive multiple of a block.
+    #[error(
+        "max_k = {0}: the reduction dimension is padded to whole blocks, so max_k is a multiple of 16 from 16 to {MAX_K}"
+    )]
+    MaxK(usize),
+}
+
+impl ArrayConfig {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// The first parameter that is out of range, and why it is.
+    pub fn validate(self) -> Result<Self, ConfigError> {
+        for (name, value, line) in [("rows", self.rows, "column"), ("cols", self.cols, "row")] {
+            if value == 0 || value > MAX_SIDE {
+                return Err(ConfigError::Side { name, value, line });
+            }
+        }
+        if self.lanes != golden::format::BLOCK {
+            return Err(ConfigError::Lanes(self.lanes));
+        }
+        if self.max_k == 0 || self.max_k % golden::format::BLOCK != 0 || self.max_k > MAX_K {
+            return Err(ConfigError::MaxK(self.max_k));
+        }
+        Ok(self)
+    }
+
+    /// Width of the accumulator: the narrowest built one that cannot overflow for `max_k`
+    /// (numerics §4).
+    #[must_use]
+    pub fn acc_bits(self) -> usize {
+        let needed = golden::mac::acc_bits(self.max_k) as usize;
+        ACC_WIDTHS
+            .into_iter()
+            .find(|&width| width >= needed)
+            .unwrap_or(64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_56_bits_wide() {
+        let config = ArrayConfig::default().validate().unwrap();
+        assert_eq!(config.acc_bits(), 56);
+    }
+
+    #[test]
+    fn accumulator_never_is_narrower_than_needed() {
+        for blocks in 1..=(MAX_K / 16) {
+            let config = ArrayConfig {
+                max_k: blocks * 16,
+                ..Default::default()
+            };
+            let needed = 48 + (usize::BITS - (blocks - 1).leading_zeros()) as usize;
+            assert!(config.acc_bits() >= needed, "max_k {}", config.max_k);
+        }
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        let refuse = |config: ArrayConfig| config.validate().unwrap_err().to_string();
+        assert!(
+            refuse(ArrayConfig {
+                rows: 0,
+                ..Default::default()
+            })
+            .starts_with("rows = 0:")
+        );
+        assert!(
+            refuse(ArrayConfig {
+                cols: 65,
+                ..Default::default()
+            })
+            .contains("1 to 64 cols")
+        );
+        assert!(
+            refuse(ArrayConfig {
+                lanes: 8,
+                ..Default::default()
+            })
+            .contains("lanes is 16")
+        );
+        assert!(
+            refuse(ArrayConfig {
+                max_k: 24,
+                ..Default::default()
+            })
+            .contains("multiple of 16")
+        );
+    }
+}

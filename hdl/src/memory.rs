@@ -1,0 +1,105 @@
+//! Memories.
+
+use crate::kernel::{Description, custom};
+use crate::prelude::*;
+
+/// Memory of 2^`A` words of `W` bits with one write and one read port.
+///
+/// Reading takes a clock edge; the output holds while `read` is low. A word is never read in the cycle that
+/// writes it, so read-first and write-first block RAM serve alike.
+#[derive(LogicBlock, PortAccess)]
+pub struct BlockBuffer<const W: usize, const A: usize> {
+    /// Clock.
+    pub clock: Signal<In, Clock>,
+    /// Write this cycle.
+    pub write: Signal<In, Bit>,
+    /// Word to write.
+    pub write_address: Signal<In, Bits<A>>,
+    /// Its new content.
+    pub write_data: Signal<In, Bits<W>>,
+    /// Read this cycle.
+    pub read: Signal<In, Bit>,
+    /// Word to read.
+    pub read_address: Signal<In, Bits<A>>,
+    /// What was read at the last clock edge with `read` high.
+    pub read_data: Signal<Out, Bits<W>>,
+    _words: Vec<Bits<W>>,
+}
+
+impl<const W: usize, const A: usize> Default for BlockBuffer<W, A> {
+    fn default() -> Self {
+        Self {
+            clock: Signal::default(),
+            write: Signal::default(),
+            write_address: Signal::default(),
+            write_data: Signal::default(),
+            read: Signal::default(),
+            read_address: Signal::default(),
+            read_data: Signal::default(),
+            _words: vec![Bits::default(); 1 << A],
+        }
+    }
+}
+
+impl<const W: usize, const A: usize> Logic for BlockBuffer<W, A> {
+    fn update(&mut self) {
+        if self.clock.pos_edge() {
+            if self.read.val() {
+                self.read_data.next = self._words[self.read_address.val().index()];
+            }
+            if self.write.val() {
+                self._words[self.write_address.val().index()] = self.write_data.val();
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        self.read_data.connect();
+    }
+
+    fn hdl(&self) -> Verilog {
+        let description = Description {
+            name: "block_buffer".to_owned(),
+            parameters: vec![("W".to_owned(), W.to_string()), ("A".to_owned(), A.to_string())],
+            doc: "Memory with one write and one synchronous read port.\nA word is never read in the cycle that writes it."
+                .to_owned(),
+            ..Description::default()
+        };
+        let (word, words) = (W - 1, (1_usize << A) - 1);
+        custom(
+            &description,
+            &format!(
+                "  reg [{word}:0] words [0:{words}];\n\n  always @(posedge clock) begin\n    if (write) words[write_address] <= write_data;\n    if (read) read_data <= words[read_address];\n  end\n"
+            ),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_read_back_one_edge_later_and_held() {
+        let mut buffer = BlockBuffer::<23, 5>::default();
+        let edge = |buffer: &mut BlockBuffer<23, 5>| {
+            for clk in [false, true] {
+                buffer.clock.next = Clock { clk };
+                assert!(simulate(buffer, 10));
+            }
+        };
+        buffer.write.next = true;
+        buffer.write_address.next = 17.into();
+        buffer.write_data.next = 0x12345.into();
+        edge(&mut buffer);
+        buffer.write.next = false;
+        buffer.read.next = true;
+        buffer.read_address.next = 17.into();
+        edge(&mut buffer);
+        assert_eq!(buffer.read_data.val(), 0x12345);
+        buffer.read.next = false;
+        buffer.read_address.next = 0.into();
+        edge(&mut buffer);
+        assert_eq!(buffer.read_data.val(), 0x12345);
+    }
+}

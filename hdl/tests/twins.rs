@@ -1,0 +1,510 @@
+//! Each module against its golden twin, in rust-hdl's simulator.
+
+use golden::block::Block as GoldenBlock;
+use golden::format::{BLOCK, E2m1, E4m3, Ue4m3};
+use golden::mac::{Accumulator, pair};
+use golden::quantizer::{InputScale, decide, rescale};
+use golden::requantize::{OutputScale, requantize};
+use half::bf16;
+use hdl::decoder::BlockDecoder;
+use hdl::mac::{FourBitLane, Pe, WideLane};
+use hdl::prelude::*;
+use hdl::quantizer::{ActQuantizer, AmaxScale, E2m1Round, E4m3Round, Rescaler};
+use hdl::requantizer::Requantizer;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn settle(module: &mut impl Block) {
+    assert!(simulate(module, 1000), "the module does not settle");
+}
+
+/// Drives `clock` low and high once; the macro reaches the field of any module.
+macro_rules! cycle {
+    ($module:expr) => {
+        $module.clock.next = Clock { clk: false };
+        settle(&mut $module);
+        $module.clock.next = Clock { clk: true };
+        settle(&mut $module);
+    };
+}
+
+fn packed(block: &GoldenBlock) -> Bits<137> {
+    let packed = block.pack();
+    Bits::from_words(&[
+        packed.payload as u64,
+        (packed.payload >> 64) as u64,
+        u64::from(packed.scale) | u64::from(packed.tag) << 8,
+    ])
+}
+
+fn random_block(rng: &mut ChaCha8Rng, fp8: bool, nan: bool) -> GoldenBlock {
+    if fp8 {
+        GoldenBlock::Fp8 {
+            elements: std::array::from_fn(|_| {
+                loop {
+                    let element = E4m3::from_bits(rng.random());
+                    if nan || !element.is_nan() {
+                        break element;
+                    }
+                }
+            }),
+        }
+    } else {
+        GoldenBlock::Fp4 {
+            scale: Ue4m3::from_bits(rng.random_range(0..=0x7E)).unwrap(),
+            elements: std::array::from_fn(|_| E2m1::from_bits(rng.random_range(0..16)).unwrap()),
+        }
+    }
+}
+
+/// Sign-extends the low `bits` bits.
+fn signed(value: u64, bits: u32) -> i64 {
+    ((value << (64 - bits)) as i64) >> (64 - bits)
+}
+
+#[test]
+fn four_bit_lane_multiplies_every_pair() {
+    let mut lane = FourBitLane::default();
+    let encode = |e: E2m1| {
+        Bits::<5>::from(u64::from(e.half_units().unsigned_abs()) | u64::from(e.to_bits() >> 3) << 4)
+    };
+    for w in E2m1::all() {
+        for a in E2m1::all() {
+            lane.weight.next = encode(w);
+            lane.act.next = encode(a);
+            settle(&mut lane);
+            assert_eq!(
+                signed(lane.product.val().to_u64(), 9),
+                i64::from(w.half_units() * a.half_units()),
+                "{w:?} * {a:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn decoder_and_wide_lane_multiply_every_e4m3_pair() {
+    let mut lane = WideLane::default();
+    // The decoder gives the lane form of all codes, sixteen at a time.
+    let mut decoder = BlockDecoder::default();
+    let mut lanes = Vec::new();
+    for high in 0..16_u8 {
+        let elements: [E4m3; BLOCK] = std::array::from_fn(|i| E4m3::from_bits(high * 16 + i as u8));
+        let block = GoldenBlock::Fp8 { elements };
+        decoder.block.next = packed(&block);
+        settle(&mut decoder);
+        assert!(decoder.fp8.val());
+        assert_eq!(decoder.nan.val(), block.has_nan());
+        for i in 0..BLOCK {
+            lanes.push((elements[i], decoder.lane[i].val()));
+        }
+    }
+    for (w, weight) in &lanes {
+        for (a, act) in &lanes {
+            let (Some(w), Some(a)) = (w.units(), a.units()) else {
+                continue;
+            };
+            lane.weight.next = *weight;
+            lane.act.next = *act;
+            settle(&mut lane);
+            assert_eq!(
+                signed(lane.product.val().to_u64(), 37),
+                i64::from(w) * i64::from(a)
+            );
+        }
+    }
+}
+
+#[test]
+fn processing_element_accumulates_exactly_in_all_modes() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut row = BlockDecoder::default();
+    let mut column = BlockDecoder::default();
+    let mut pe = Pe::<56>::default();
+    for tile in 0..40 {
+        let mut golden = Accumulator::new();
+        let steps = rng.random_range(1..12);
+        for step in 0..steps + 3 {
+            let feeding = step < steps;
+            if feeding {
+                let (fp8_w, fp8_a) = (rng.random(), rng.random());
+                let nan = tile % 8 == 7;
+                let w = random_block(&mut rng, fp8_w, nan);
+                let a = random_block(&mut rng, fp8_a, nan);
+                golden.add(&w, &a);
+                row.block.next = packed(&w);
+                column.block.next = packed(&a);
+                settle(&mut row);
+                settle(&mut column);
+            }
+            pe.load.next = feeding;
+            pe.weight_fp8.next = row.fp8.val();
+            pe.weight_nan.next = row.nan.val();
+            pe.weight_scale.next = row.scale.val();
+            pe.act_fp8.next = column.fp8.val();
+            pe.act_nan.next = column.nan.val();
+            pe.act_scale.next = column.scale.val();
+            for i in 0..BLOCK {
+                pe.weight[i].next = row.lane[i].val();
+                pe.act[i].next = column.lane[i].val();
+            }
+            pe.sum.next = step >= 1 && step < steps + 1;
+            pe.scale.next = step >= 2 && step < steps + 2;
+            pe.accumulate.next = step >= 3;
+            pe.first.next = step == 3;
+            pe.capture.next = step == steps + 2;
+            cycle!(pe);
+        }
+        assert_eq!(pe.result_nan.val(), golden.is_nan(), "tile {tile}");
+        if !golden.is_nan() {
+            assert_eq!(
+                i128::from(signed(pe.result.val().to_u64(), 56)),
+                golden.value(),
+                "tile {tile}"
+            );
+        }
+    }
+}
+
+#[test]
+fn processing_element_holds_the_extremes() {
+    // The largest pair of each mode, and the most negative one.
+    let fp8 = |code| GoldenBlock::Fp8 {
+        elements: [E4m3::from_bits(code); BLOCK],
+    };
+    let fp4 = |code| GoldenBlock::Fp4 {
+        scale: Ue4m3::MAX,
+        elements: [E2m1::from_bits(code).unwrap(); BLOCK],
+    };
+    let mut row = BlockDecoder::default();
+    let mut column = BlockDecoder::default();
+    let mut pe = Pe::<52>::default();
+    for w in [fp8(0x7E), fp8(0xFE), fp4(7), fp4(15)] {
+        for a in [fp8(0x7E), fp8(0xFE), fp4(7), fp4(15)] {
+            row.block.next = packed(&w);
+            column.block.next = packed(&a);
+            settle(&mut row);
+            settle(&mut column);
+            pe.weight_fp8.next = row.fp8.val();
+            pe.weight_scale.next = row.scale.val();
+            pe.act_fp8.next = column.fp8.val();
+            pe.act_scale.next = column.scale.val();
+            for i in 0..BLOCK {
+                pe.weight[i].next = row.lane[i].val();
+                pe.act[i].next = column.lane[i].val();
+            }
+            pe.first.next = true;
+            pe.capture.next = true;
+            for stage in 0..4 {
+                pe.load.next = stage == 0;
+                pe.sum.next = stage == 1;
+                pe.scale.next = stage == 2;
+                pe.accumulate.next = stage == 3;
+                cycle!(pe);
+            }
+            assert_eq!(signed(pe.result.val().to_u64(), 52), pair(&w, &a).unwrap());
+        }
+    }
+}
+
+#[test]
+fn block_scale_of_every_amax() {
+    let mut module = AmaxScale::default();
+    for bits in 0..=bf16::from_f32(448.0).to_bits() {
+        let amax = bf16::from_bits(bits);
+        // Subnormal BF16 magnitudes are flushed before they reach the unit.
+        if bits != 0 && bits < 0x80 {
+            continue;
+        }
+        module.amax.next = u64::from(bits).into();
+        settle(&mut module);
+        assert_eq!(
+            module.code.val().to_u8(),
+            Ue4m3::of_amax(amax.to_f32()).to_bits(),
+            "amax {amax}"
+        );
+    }
+}
+
+#[test]
+fn e4m3_code_of_every_bf16_in_range() {
+    let mut module = E4m3Round::default();
+    for bits in (0x80..=bf16::from_f32(448.0).to_bits()).chain([0]) {
+        let z = bf16::from_bits(bits);
+        module.zero.next = bits >> 7 == 0;
+        module.exponent.next = u64::from(bits >> 7).into();
+        module.significand.next = (u64::from(bits & 0x7F) << 4 | 0x800).into();
+        settle(&mut module);
+        assert_eq!(
+            module.code.val().to_u8(),
+            E4m3::quantize(z.to_f32()).to_bits(),
+            "z {z}"
+        );
+    }
+}
+
+#[test]
+fn e2m1_code_on_every_tie_and_around_it() {
+    let mut module = E2m1Round::default();
+    for scale in Ue4m3::all() {
+        if scale.to_f32() > 80.0 {
+            continue;
+        }
+        for quarters in golden::format::E2M1_DECISION_QUARTERS {
+            let tie = bf16::from_f32(scale.to_f32() * quarters as f32 / 4.0);
+            if tie.to_f32() > 440.0 {
+                continue;
+            }
+            for delta in -2_i32..=2 {
+                let Ok(bits) = u16::try_from(i32::from(tie.to_bits()) + delta) else {
+                    continue;
+                };
+                for sign in [0, 0x8000_u16] {
+                    let z = bf16::from_bits(bits | sign);
+                    if bits != 0 && bits < 0x80 {
+                        continue;
+                    }
+                    module.z.next = u64::from(bits | sign).into();
+                    module.scale.next = u64::from(scale.units()).into();
+                    settle(&mut module);
+                    let expected = E2m1::quantize_scaled(z.to_f32(), scale);
+                    assert_eq!(
+                        module.code.val().to_u8(),
+                        expected.to_bits(),
+                        "{z} / {}",
+                        scale.to_f32()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rescaler_rounds_twice_and_clamps() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let mut module = Rescaler::default();
+    module.advance.next = true;
+    let special = [
+        0_u16, 0x8000, 0x7F80, 0xFF80, 0x7FC0, 0xFFFF, 0x0001, 0x007F, 0x0080, 0x7F7F, 0x43E0,
+        0x43E1,
+    ];
+    for round in 0..6000 {
+        let x = bf16::from_bits(if round % 4 == 0 {
+            special[rng.random_range(0..special.len())]
+        } else {
+            rng.random()
+        });
+        let m = match round % 5 {
+            0 => 0.0,
+            1 => 1.0 / 3.0,
+            _ => {
+                f32::from_bits(rng.random_range(0x2180_0000..0x5D80_0000))
+                    * if rng.random() { 1.0 } else { -1.0 }
+            }
+        };
+        module.x.next = u64::from(x.to_bits()).into();
+        module.scale.next = u64::from(m.to_bits()).into();
+        cycle!(module);
+        cycle!(module);
+        let expected = rescale(x, InputScale::new(m).unwrap());
+        assert_eq!(
+            module.z.val().to_u16(),
+            expected.to_bits(),
+            "{x:?} ({:04x}) * {m:e}",
+            x.to_bits()
+        );
+    }
+}
+
+#[test]
+fn requantizer_agrees_on_random_and_tie_accumulators() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut module = Requantizer::<56>::default();
+    module.reset.next = true;
+    cycle!(module);
+    module.reset.next = false;
+    module.out_ready.next = true;
+    for round in 0..3000_u32 {
+        let width = rng.random_range(1..56);
+        let mut acc = (rng.random::<i64>() >> (64 - width)).clamp(-(1 << 55), (1 << 55) - 1);
+        if round % 3 == 0 {
+            // Ties of the first and second rounding: few bits set, one of them at the guard position.
+            let top = rng.random_range(25..55);
+            acc = (1 << top) | (1 << (top - 24)) | (i64::from(rng.random::<bool>()) << (top - 23));
+        }
+        if round % 97 == 0 {
+            acc = 0;
+        }
+        let nan = round % 50 == 49;
+        let m = if round % 4 == 0 {
+            1.0
+        } else {
+            f32::from_bits(rng.random_range(0x2180_0000..0x5D80_0000))
+        };
+        let m = if rng.random() { m } else { -m };
+        module.output_scale.next = u64::from(m.to_bits()).into();
+        module.in_valid.next = true;
+        module.in_acc.next = (acc as u64 & ((1 << 56) - 1)).into();
+        module.in_nan.next = nan;
+        for _ in 0..4 {
+            cycle!(module);
+        }
+        assert!(module.out_valid.val());
+        let expected = requantize(i128::from(acc), nan, OutputScale::new(m).unwrap());
+        assert_eq!(
+            module.out_data.val().to_u16(),
+            expected.to_bits(),
+            "{acc} * {m:e}"
+        );
+        assert_eq!(signed(module.out_acc.val().to_u64(), 56), acc);
+    }
+}
+
+/// Feeds rows through the unit, all outputs always ready, and returns the three streams.
+fn quantize_rows(
+    unit: &mut ActQuantizer,
+    rows: &[Vec<(bf16, Ue4m3)>],
+) -> (Vec<u64>, Vec<u8>, Vec<bool>, usize) {
+    let (mut payload, mut scales, mut tags) = (Vec::new(), Vec::new(), Vec::new());
+    let beats: Vec<(bf16, Ue4m3, bool)> = rows
+        .iter()
+        .flat_map(|row| {
+            row.iter()
+                .enumerate()
+                .map(|(i, &(x, f))| (x, f, i + 1 == row.len()))
+        })
+        .collect();
+    let blocks: usize = rows.iter().map(|row| row.len().div_ceil(BLOCK)).sum();
+    unit.payload_ready.next = true;
+    unit.scale_ready.next = true;
+    unit.tag_ready.next = true;
+    let (mut sent, mut cycles) = (0, 0);
+    while tags.len() < blocks || cycles < 10 {
+        unit.clock.next = Clock { clk: false };
+        unit.x_valid.next = sent < beats.len();
+        if let Some(&(x, f, last)) = beats.get(sent) {
+            unit.x_data.next = u64::from(x.to_bits()).into();
+            unit.x_sensitivity.next = u64::from(f.to_bits()).into();
+            unit.x_last.next = last;
+        }
+        settle(unit);
+        let taken = unit.x_valid.val() && unit.x_ready.val();
+        if unit.payload_valid.val() {
+            payload.push(unit.payload_data.val().to_u64());
+        }
+        if unit.scale_valid.val() {
+            scales.push(unit.scale_data.val().to_u8());
+        }
+        if unit.tag_valid.val() {
+            tags.push(unit.tag_data.val().any());
+        }
+        unit.clock.next = Clock { clk: true };
+        settle(unit);
+        sent += usize::from(taken);
+        cycles += 1;
+        assert!(
+            cycles < beats.len() * 20 + 400,
+            "the unit hangs after {sent} elements and {} blocks",
+            tags.len()
+        );
+    }
+    // The second word of a last FP8 block follows its tag.
+    for _ in 0..2 {
+        unit.clock.next = Clock { clk: false };
+        settle(unit);
+        if unit.payload_valid.val() {
+            payload.push(unit.payload_data.val().to_u64());
+        }
+        unit.clock.next = Clock { clk: true };
+        settle(unit);
+    }
+    (payload, scales, tags, cycles)
+}
+
+#[test]
+fn quantization_unit_decides_as_the_golden_model() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let mut unit = ActQuantizer::default();
+    unit.reset.next = true;
+    cycle!(unit);
+    unit.reset.next = false;
+    let m = 0.75_f32;
+    unit.input_scale.next = u64::from(m.to_bits()).into();
+    let mut seen = [0; 2];
+    for round in 0..12 {
+        let rows: Vec<Vec<(bf16, Ue4m3)>> = (0..3)
+            .map(|_| {
+                let length = if round % 2 == 0 {
+                    32
+                } else {
+                    rng.random_range(1..40)
+                };
+                let spread = rng.random_range(-3.0..8.0_f32).exp2();
+                (0..length)
+                    .map(|_| {
+                        let x = bf16::from_f32(rng.random_range(-1.0..1.0_f32).powi(3) * spread);
+                        let x = if round == 10 && rng.random_range(0..40) == 0 {
+                            bf16::NAN
+                        } else {
+                            x
+                        };
+                        (x, Ue4m3::from_bits(rng.random_range(0..=0x7E)).unwrap())
+                    })
+                    .collect()
+            })
+            .collect();
+        // Expected blocks; the threshold is one of the scores, so that a block stands exactly on it.
+        let blocks: Vec<([bf16; BLOCK], [Ue4m3; BLOCK])> = rows
+            .iter()
+            .flat_map(|row| {
+                row.chunks(BLOCK).map(|chunk| {
+                    let mut z = [bf16::ZERO; BLOCK];
+                    let mut f = [Ue4m3::ZERO; BLOCK];
+                    for (i, &(x, sensitivity)) in chunk.iter().enumerate() {
+                        z[i] = rescale(x, InputScale::new(m).unwrap());
+                        f[i] = sensitivity;
+                    }
+                    (z, f)
+                })
+            })
+            .collect();
+        let threshold = decide(&blocks[blocks.len() / 2].0, &blocks[blocks.len() / 2].1, 0).score;
+        unit.threshold.next = Bits::from_words(&[threshold]);
+        let (mut payload, mut scales, mut tags) = (Vec::new(), Vec::new(), Vec::new());
+        for (z, f) in &blocks {
+            let block = decide(z, f, threshold).block.pack();
+            tags.push(block.tag);
+            seen[usize::from(block.tag)] += 1;
+            payload.push(block.payload as u64);
+            if block.tag {
+                payload.push((block.payload >> 64) as u64);
+            } else {
+                scales.push(block.scale);
+            }
+        }
+        let got = quantize_rows(&mut unit, &rows);
+        assert_eq!(got.2, tags, "tags of round {round}");
+        assert_eq!(got.1, scales, "scales of round {round}");
+        assert_eq!(got.0, payload, "payload of round {round}");
+    }
+    assert!(
+        seen[0] > 10 && seen[1] > 10,
+        "both kinds of block must occur: {seen:?}"
+    );
+}
+
+#[test]
+fn quantization_unit_sustains_one_element_a_cycle() {
+    let mut unit = ActQuantizer::default();
+    unit.reset.next = true;
+    cycle!(unit);
+    unit.reset.next = false;
+    unit.input_scale.next = u64::from(1_f32.to_bits()).into();
+    let row: Vec<(bf16, Ue4m3)> = (0..256)
+        .map(|i| (bf16::from_f32(i as f32 / 16.0), Ue4m3::ONE))
+        .collect();
+    let (_, _, tags, cycles) = quantize_rows(&mut unit, &[row]);
+    assert_eq!(tags.len(), 16);
+    assert!(cycles < 256 + 32, "256 elements took {cycles} cycles");
+}
