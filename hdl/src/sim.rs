@@ -15,7 +15,11 @@ pub trait Word: Synth {
 
 /// Keeps the low `bits` bits.
 fn low_bits(word: u64, bits: usize) -> u64 {
-    if bits >= 64 { word } else { word & ((1 << bits) - 1) }
+    if bits >= 64 {
+        word
+    } else {
+        word & ((1 << bits) - 1)
+    }
 }
 
 impl<const N: usize> Word for Bits<N> {
@@ -26,7 +30,9 @@ impl<const N: usize> Word for Bits<N> {
         } else {
             let mut bits = [false; N];
             for (i, bit) in bits.iter_mut().enumerate() {
-                *bit = words.get(i / 64).is_some_and(|word| word >> (i % 64) & 1 == 1);
+                *bit = words
+                    .get(i / 64)
+                    .is_some_and(|word| word >> (i % 64) & 1 == 1);
             }
             Bits::Long(bits.into())
         }
@@ -170,6 +176,28 @@ impl<P: PortAccess> PortAccess for Vec<P> {
 
     fn peek(&self, port: usize, words: &mut [u64]) {
         self.as_slice().peek(port, words);
+    }
+}
+
+/// Rounds of evaluation after which a design counts as unstable; the deepest path of any module here needs fewer.
+const SETTLE_ROUNDS: usize = 1000;
+
+/// A module as a simulator's model, without rust-hdl's own types. Every block whose ports can be accessed is one.
+pub trait Model: PortAccess {
+    /// Connects the module's parts and lets it settle; to be called once, before anything else. False if it is unstable.
+    fn power_up(&mut self) -> bool;
+    /// Lets the module settle after its inputs changed. False if it is unstable.
+    fn settle(&mut self) -> bool;
+}
+
+impl<B: Block + PortAccess> Model for B {
+    fn power_up(&mut self) -> bool {
+        self.connect_all();
+        self.settle()
+    }
+
+    fn settle(&mut self) -> bool {
+        simulate(self, SETTLE_ROUNDS)
     }
 }
 
