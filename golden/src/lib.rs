@@ -14,6 +14,8 @@ pub mod packed;
 pub mod quantizer;
 pub mod requantize;
 mod scheme;
+#[cfg(feature = "strategies")]
+pub mod strategies;
 pub mod tensors;
 
 pub use matmul::matmul;

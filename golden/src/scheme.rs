@@ -89,3 +89,39 @@ impl Scheme {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_most_the_share_is_above_the_threshold() {
+        let scores = [5.0, 1.0, 3.0, 3.0, 2.0, 4.0, 0.0, 3.0, 9.0, 8.0];
+        for (share, threshold) in [
+            (0.0, 9.0),
+            (0.1, 8.0),
+            (0.29, 5.0),
+            (0.3, 4.0),
+            (0.4, 3.0),
+            (0.6, 3.0),
+            (0.9, 0.0),
+        ] {
+            let found = Share(share).threshold(&mut scores.to_vec());
+            assert_eq!(found, threshold, "share {share}");
+            assert!(scores.iter().filter(|&&score| score > found).count() as f64 <= share * 10.0);
+        }
+        assert_eq!(
+            Share(1.0).threshold(&mut scores.to_vec()),
+            f64::NEG_INFINITY
+        );
+        assert_eq!(Share(0.3).threshold(&mut []), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn shares_lie_between_0_and_1() {
+        for bad in [-0.1, 1.1, f64::NAN] {
+            assert!(Share::new(bad).is_err());
+        }
+        assert_eq!(Share::new(0.3), Ok(Share::FGMP));
+    }
+}
