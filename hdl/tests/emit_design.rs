@@ -1,0 +1,31 @@
+//! The real design: emitted, linted, and quick to emit.
+mod support;
+
+use hdl::array::PeArray;
+use hdl::emit::{EmitOptions, emit};
+use support::assert_lint_clean;
+
+#[test]
+fn the_array_is_lint_clean() {
+    let array = PeArray::<56>::new(2, 3);
+    let options = EmitOptions {
+        top: "pe_array".to_owned(),
+        keep_hierarchy: vec!["pe".to_owned()],
+    };
+    let bundle = emit(&array, &options).unwrap_or_else(|error| panic!("{error}"));
+    if let Ok(folder) = std::env::var("EMIT_TO") {
+        bundle.write_rtl(std::path::Path::new(&folder)).unwrap();
+    }
+    assert_lint_clean(&bundle);
+}
+
+#[test]
+fn a_16_by_16_array_is_emitted_within_10_seconds() {
+    let array = PeArray::<56>::new(16, 16);
+    let start = std::time::Instant::now();
+    let bundle = emit(&array, &EmitOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(seconds < 10.0, "{seconds} s");
+    assert!(bundle.modules.len() < 30, "identical instances share a module");
+    println!("{seconds:.2} s");
+}
