@@ -194,6 +194,36 @@ impl Design {
     }
 }
 
+impl From<&hdl::emit::Port> for Port {
+    fn from(port: &hdl::emit::Port) -> Self {
+        Self {
+            name: port.name.clone(),
+            width: port.width,
+            direction: match port.direction {
+                hdl::emit::Direction::Input => Direction::Input,
+                hdl::emit::Direction::Output => Direction::Output,
+            },
+        }
+    }
+}
+
+impl From<&hdl::emit::Bundle> for Design {
+    fn from(bundle: &hdl::emit::Bundle) -> Self {
+        Self {
+            top: bundle.top.clone(),
+            sources: bundle
+                .modules
+                .iter()
+                .map(|module| SourceFile {
+                    name: format!("{}.v", module.name),
+                    text: module.source.clone(),
+                })
+                .collect(),
+            ports: bundle.top_module().ports.iter().map(Port::from).collect(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use libloading::{Library, Symbol};
 
-use crate::design::{Port, PortId};
+use crate::design::{Direction, Port, PortId};
 use crate::simulator::SimError;
 use crate::stream::{Outcome, RunStats, StreamJob, StreamPorts, StreamRule, StreamStats};
 
@@ -132,7 +132,7 @@ impl Model {
         // SAFETY: takes a number; returns a fresh model, or null when it could not be made.
         let raw = NonNull::new(unsafe { new(seed) })
             .ok_or_else(|| failed("the model could not be constructed".to_owned()))?;
-        Ok(Self {
+        let mut model = Self {
             raw,
             delete,
             message,
@@ -144,7 +144,15 @@ impl Model {
             trace_close,
             ports,
             _library: library,
-        })
+        };
+        // Inputs would start with random bits too; one that a job doesn't drive, as another unit's valid, must be low.
+        for index in 0..model.ports.len() {
+            let zeros = vec![0; model.ports[index].words()];
+            if model.ports[index].direction == Direction::Input {
+                model.poke(PortId(index), &zeros);
+            }
+        }
+        Ok(model)
     }
 
     /// The ports that the model was generated for.

@@ -5,9 +5,12 @@
 //! come out; the run checks the rules of the streams. The benches make jobs, and compare what comes out with `golden`.
 #![deny(unsafe_code)]
 
+pub mod array;
 pub mod design;
 mod ffi;
+pub mod quantizer;
 pub mod report;
+pub mod rust_sim;
 pub mod simulator;
 pub mod stimulus;
 pub mod stream;

@@ -221,9 +221,28 @@ pub struct FirstMismatch {
     pub waveform: Option<PathBuf>,
 }
 
-/// Result of a co-simulation.
+/// What the quantizer's stimulus exercised, in blocks but for the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct QuantizerCoverage {
+    /// Decided as FP4.
+    pub fp4_blocks: u64,
+    /// Decided as FP8 by their score.
+    pub fp8_blocks: u64,
+    /// Decided as FP8 because of a NaN.
+    pub nan_blocks: u64,
+    /// Impact score exactly at the threshold.
+    pub score_equals_threshold: u64,
+    /// The FP4 scale rounds to zero.
+    pub zero_scale: u64,
+    /// The FP4 scale is the largest that a clamped block can have.
+    pub largest_scale: u64,
+    /// Rows whose last block is padded.
+    pub padded_rows: u64,
+}
+
+/// Result of a co-simulation; `C` is what its stimulus covered.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct Report<C = Coverage> {
     /// What ran the design, with its version.
     pub simulator: String,
     /// Results compared with the golden model.
@@ -241,19 +260,19 @@ pub struct Report {
     /// Block pairs by mode, padding excluded; zero for the quantizer.
     pub pairs_by_mode: PairsByMode,
     /// What the stimulus exercised.
-    pub coverage: Coverage,
+    pub coverage: C,
     /// The first mismatch, if there is one.
     pub first_mismatch: Option<FirstMismatch>,
 }
 
-impl Report {
+impl<C> Report<C> {
     /// Whether everything agreed.
     pub fn passed(&self) -> bool {
         self.mismatches == 0 && self.vectors > 0
     }
 }
 
-impl fmt::Display for Report {
+impl<C> fmt::Display for Report<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

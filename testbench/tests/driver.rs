@@ -1,7 +1,8 @@
 //! The Verilator driver and the stream engine on a small hand-written design and on broken copies of it.
 
-use std::sync::OnceLock;
+mod common;
 
+use common::{changed, design, verilator};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use testbench::design::{Design, Port, PortId, PortLookup, SourceFile};
@@ -9,47 +10,17 @@ use testbench::simulator::{SimError, Simulator};
 use testbench::stream::{
     InputStream, OutputStream, RunStats, Side, Stall, StreamJob, StreamPorts, StreamRule, engine,
 };
-use testbench::verilator::{Verilator, VerilatorSim, Waveform};
+use testbench::verilator::{VerilatorSim, Waveform};
 
 const SUMMER: &str = include_str!("verilog/summer.v");
 
-fn verilator() -> &'static Verilator {
-    static FOUND: OnceLock<Verilator> = OnceLock::new();
-    FOUND.get_or_init(|| Verilator::find().unwrap_or_else(|error| panic!("{error}")))
-}
-
 fn summer(text: &str) -> Design {
-    Design {
-        top: "summer".into(),
-        sources: vec![SourceFile {
-            name: "summer.v".into(),
-            text: text.into(),
-        }],
-        ports: vec![
-            Port::input("clock", 1),
-            Port::input("reset", 1),
-            Port::input("bias", 8),
-            Port::input("x_valid", 1),
-            Port::output("x_ready", 1),
-            Port::input("x_item", 16),
-            Port::input("x_wide", 137),
-            Port::input("x_last", 1),
-            Port::output("sum_valid", 1),
-            Port::input("sum_ready", 1),
-            Port::output("sum_total", 40),
-            Port::output("sum_echo", 137),
-            Port::output("sum_last", 1),
-            Port::output("length_valid", 1),
-            Port::input("length_ready", 1),
-            Port::output("length_items", 64),
-        ],
-    }
+    design("summer", text)
 }
 
 /// A copy of the design with one place changed.
 fn broken(from: &str, to: &str) -> Design {
-    assert_eq!(SUMMER.matches(from).count(), 1, "{from}");
-    summer(&SUMMER.replace(from, to))
+    summer(&changed(SUMMER, from, to))
 }
 
 struct Packets {

@@ -1,0 +1,314 @@
+//! Cell counts from yosys.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+use testbench::tool::{Tool, ToolMissing};
+
+/// The synthesizer.
+pub const YOSYS: Tool = Tool {
+    name: "yosys",
+    variable: "YOSYS",
+    purpose: "synthesize the emitted Verilog",
+    install: "apt-get install -y yosys",
+};
+
+/// What the design is mapped to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Yosys's own gates, without a technology: to compare designs with each other.
+    Generic,
+    /// Lattice iCE40 with its DSP blocks.
+    Ice40,
+    /// Lattice ECP5.
+    Ecp5,
+    /// Gowin GW1N and GW2A.
+    Gowin,
+}
+
+impl Target {
+    /// All targets.
+    pub const ALL: [Self; 4] = [Self::Generic, Self::Ice40, Self::Ecp5, Self::Gowin];
+
+    /// Its name in arguments and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Generic => "generic",
+            Self::Ice40 => "ice40",
+            Self::Ecp5 => "ecp5",
+            Self::Gowin => "gowin",
+        }
+    }
+
+    /// The yosys commands that map `top`.
+    ///
+    /// The generic flow calls `abc -fast`: the default script's `&fraig -x` spins for minutes on a flat tree of multipliers and
+    /// adders. The FPGA flows map to look-up tables with another script that has no such step.
+    fn script(self, top: &str, hierarchy: Hierarchy) -> String {
+        match (self, hierarchy) {
+            (Self::Generic, Hierarchy::Flat) => {
+                format!("synth -flatten -noabc -top {top}; abc -fast; opt_clean -purge")
+            }
+            (Self::Generic, Hierarchy::Kept) => {
+                format!("synth -noabc -top {top}; abc -fast; opt_clean -purge")
+            }
+            (Self::Ice40, Hierarchy::Flat) => format!("synth_ice40 -dsp -top {top}"),
+            (Self::Ice40, Hierarchy::Kept) => format!("synth_ice40 -dsp -noflatten -top {top}"),
+            (Self::Ecp5, Hierarchy::Flat) => format!("synth_ecp5 -top {top}"),
+            (Self::Ecp5, Hierarchy::Kept) => format!("synth_ecp5 -noflatten -top {top}"),
+            (Self::Gowin, Hierarchy::Flat) => format!("synth_gowin -top {top}"),
+            (Self::Gowin, Hierarchy::Kept) => format!("synth_gowin -noflatten -top {top}"),
+        }
+    }
+}
+
+/// Whether modules stay apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hierarchy {
+    /// One netlist, optimised across modules: what goes on a board.
+    #[default]
+    Flat,
+    /// Module by module: faster, and it shows which module costs what.
+    Kept,
+}
+
+/// Cells by kind: names and numbers of yosys's library for the target.
+pub type Cells = BTreeMap<String, u64>;
+
+/// What a synthesis gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynthReport {
+    /// The top module.
+    pub top: String,
+    /// What it was mapped to.
+    pub target: Target,
+    /// Whether modules stayed apart.
+    pub hierarchy: Hierarchy,
+    /// Yosys's version line.
+    pub tool: String,
+    /// Cells of the whole design, every instance counted.
+    pub cells: Cells,
+    /// Cells of one instance of each module, without those of the modules in it. One entry when flattened.
+    pub modules: BTreeMap<String, Cells>,
+}
+
+impl SynthReport {
+    /// All cells.
+    pub fn total(&self) -> u64 {
+        self.cells.values().sum()
+    }
+
+    /// Cells whose kind starts with one of these, for example `SB_LUT4`.
+    pub fn count(&self, prefixes: &[&str]) -> u64 {
+        self.cells
+            .iter()
+            .filter(|(kind, _)| prefixes.iter().any(|prefix| kind.starts_with(prefix)))
+            .map(|(_, count)| count)
+            .sum()
+    }
+}
+
+/// Why a synthesis failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SynthError {
+    /// Yosys is missing.
+    #[error(transparent)]
+    ToolMissing(#[from] ToolMissing),
+    /// Yosys refused the design.
+    #[error("yosys could not synthesize `{top}` for {target}:\n{message}", target = target.name())]
+    Yosys {
+        /// The top module.
+        top: String,
+        /// The target.
+        target: Target,
+        /// Its error, or its last lines.
+        message: String,
+    },
+    /// The name of a top module is no plain identifier.
+    #[error("`{0}` can't be a top module's name: it must be letters, digits and _")]
+    Name(String),
+    /// A file can't be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's message.
+        source: std::io::Error,
+    },
+    /// Yosys's statistics aren't what this understands.
+    #[error("yosys's statistics can't be read: {0}")]
+    Statistics(String),
+}
+
+/// `stat -json` of yosys.
+#[derive(Deserialize)]
+struct Statistics {
+    creator: String,
+    modules: BTreeMap<String, ModuleStatistics>,
+    design: Option<ModuleStatistics>,
+}
+
+#[derive(Deserialize)]
+struct ModuleStatistics {
+    #[serde(default)]
+    num_cells_by_type: BTreeMap<String, u64>,
+}
+
+/// Synthesizes the Verilog `text` (all modules) with top module `top` and counts cells.
+///
+/// # Errors
+/// [`SynthError`]: yosys is missing or refuses the text, or a temporary file can't be written.
+pub fn cells(
+    text: &str,
+    top: &str,
+    target: Target,
+    hierarchy: Hierarchy,
+) -> Result<SynthReport, SynthError> {
+    cells_with(&YOSYS.find()?, text, top, target, hierarchy)
+}
+
+/// [`cells`] with the path of a yosys.
+///
+/// # Errors
+/// As [`cells`].
+pub fn cells_with(
+    yosys: &Path,
+    text: &str,
+    top: &str,
+    target: Target,
+    hierarchy: Hierarchy,
+) -> Result<SynthReport, SynthError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !top.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') || !top.chars().all(plain) {
+        return Err(SynthError::Name(top.to_owned()));
+    }
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        |source| SynthError::File { path, source }
+    };
+    let folder = tempfile::tempdir().map_err(file(Path::new("a temporary folder")))?;
+    // Relative names within the folder: some builds of yosys see another /tmp.
+    let source = folder.path().join("design.v");
+    fs::write(&source, text).map_err(file(&source))?;
+    let script = format!(
+        "read_verilog design.v; hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json -top {top}",
+        target.script(top, hierarchy)
+    );
+    let output = Command::new(yosys)
+        .current_dir(folder.path())
+        .args(["-q", "-p", &script])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(file(yosys))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        return Err(SynthError::Yosys {
+            top: top.to_owned(),
+            target,
+            message: message(&text),
+        });
+    }
+    let json = folder.path().join("cells.json");
+    let json = fs::read_to_string(&json).map_err(file(&json))?;
+    report(&json, top, target, hierarchy)
+}
+
+/// The lines from yosys's first `ERROR` on, else its last ones.
+fn message(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let start = lines
+        .iter()
+        .position(|line| line.contains("ERROR"))
+        .unwrap_or(lines.len().saturating_sub(10));
+    lines[start..].join("\n")
+}
+
+fn report(
+    json: &str,
+    top: &str,
+    target: Target,
+    hierarchy: Hierarchy,
+) -> Result<SynthReport, SynthError> {
+    // Some versions print a banner before the object.
+    let object = json.find('{').map_or(json, |start| &json[start..]);
+    let statistics: Statistics =
+        serde_json::from_str(object).map_err(|error| SynthError::Statistics(error.to_string()))?;
+    let name = |id: &str| id.trim_start_matches('\\').to_owned();
+    let own: BTreeMap<String, Cells> = statistics
+        .modules
+        .iter()
+        .map(|(id, module)| {
+            let cells = module
+                .num_cells_by_type
+                .iter()
+                .map(|(kind, count)| (name(kind), *count))
+                .collect();
+            (name(id), cells)
+        })
+        .collect();
+    if !own.contains_key(top) {
+        return Err(SynthError::Statistics(format!("there is no module `{top}`")));
+    }
+    let cells = match statistics.design {
+        // Sums over the hierarchy, with the instances of modules counted as cells too.
+        Some(design) => design
+            .num_cells_by_type
+            .iter()
+            .map(|(kind, count)| (name(kind), *count))
+            .filter(|(kind, _)| !own.contains_key(kind))
+            .collect(),
+        None => own.get(top).cloned().unwrap_or_default(),
+    };
+    let modules = own
+        .iter()
+        .map(|(module, cells)| {
+            let leaves = cells
+                .iter()
+                .filter(|(kind, _)| !own.contains_key(*kind))
+                .map(|(kind, count)| (kind.clone(), *count))
+                .collect();
+            (module.clone(), leaves)
+        })
+        .collect();
+    Ok(SynthReport {
+        top: top.to_owned(),
+        target,
+        hierarchy,
+        tool: statistics.creator,
+        cells,
+        modules,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_counted_and_modules_are_no_cells() {
+        let json = r#"banner
+            {"creator": "Yosys 0.23", "modules": {
+                "\\top": {"num_cells_by_type": {"\\leaf": 3, "$_AND_": 2}},
+                "\\leaf": {"num_cells_by_type": {"$_AND_": 4, "$_XOR_": 1}}},
+             "design": {"num_cells_by_type": {"\\leaf": 3, "$_AND_": 14, "$_XOR_": 3}}}"#;
+        let report = report(json, "top", Target::Generic, Hierarchy::Kept).expect("it is well formed");
+        assert_eq!(report.total(), 17);
+        assert_eq!(report.count(&["$_AND"]), 14);
+        assert_eq!(report.modules["leaf"]["$_XOR_"], 1);
+        assert!(!report.modules["top"].contains_key("leaf"));
+    }
+
+    #[test]
+    fn statistics_without_the_top_are_an_error() {
+        let error = report(r#"{"creator": "", "modules": {}}"#, "top", Target::Generic, Hierarchy::Flat)
+            .expect_err("there is no top");
+        assert!(error.to_string().contains("`top`"), "{error}");
+        assert!(report("nonsense", "top", Target::Generic, Hierarchy::Flat).is_err());
+    }
+}
