@@ -1,5 +1,11 @@
 //! Speed of the quantizers and of the exact matrix product.
 
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a bench has nobody to report an error to, and criterion writes its main"
+)]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -5,9 +5,19 @@
 use half::bf16;
 use proptest::array::uniform16;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 use crate::block::Block;
 use crate::format::{BLOCK, E2M1_DECISION_QUARTERS, E2m1, E4m3, Ue4m3};
+
+/// Settings for tests in `tests/`: so many cases, and failing seeds written to `<test>.regressions` beside the source, to be committed.
+pub fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
 
 /// Any E2M1 code, extremes and zeros more often.
 pub fn e2m1() -> impl Strategy<Value = E2m1> {

@@ -1,5 +1,11 @@
 //! Encoders and decoders against exhaustive search over the code tables, in exact arithmetic.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 use golden::format::{E2m1, E4m3, FORMATS, Ue4m3};
 use half::bf16;
 use microfloat::{f4e2m1fn, f8e4m3fn};

@@ -1,5 +1,11 @@
 //! The exact dot product, all products of codes and scales, and the FP64 path of the matrix product.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 use golden::block::Block;
 use golden::format::{BLOCK, E2m1, E4m3, Ue4m3};
 use golden::mac::{Accumulator, Mode, PAIR_BITS, acc_bits, pair};
@@ -181,6 +187,8 @@ fn factors(
 }
 
 proptest! {
+    #![proptest_config(strategies::config(256))]
+
     #[test]
     fn pairs_are_the_sums_of_their_products((w, a) in (strategies::finite_block(), strategies::finite_block())) {
         let sum: i128 = w

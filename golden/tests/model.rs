@@ -1,5 +1,11 @@
 //! The language-model engine on the shipped model.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
@@ -228,7 +234,10 @@ fn linear_layers_give_the_bits_of_the_definition() {
             );
         }
     }
-    assert!(modes.len() >= 6, "most inputs hold blocks of both formats: {modes:?}");
+    assert!(
+        modes.len() >= 6,
+        "most inputs hold blocks of both formats: {modes:?}"
+    );
 }
 
 #[test]

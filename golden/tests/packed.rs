@@ -1,5 +1,11 @@
 //! Packed tensors: round trips, and files that lie.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 use std::path::Path;
 
 use golden::block::{Block, BlockError, PackedBlock};
@@ -47,6 +53,8 @@ fn path() -> &'static Path {
 }
 
 proptest! {
+    #![proptest_config(strategies::config(256))]
+
     #[test]
     fn blocks_survive_packing(block in strategies::block()) {
         let packed = block.pack();

@@ -1,5 +1,11 @@
 //! The quantizers against slow definitions that search the code tables.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 use golden::block::Block;
 use golden::format::{BLOCK, E2m1, E4m3, Ue4m3};
 use golden::packed::{PackedTensor, Profile, TensorScale};
@@ -26,7 +32,7 @@ fn slow_decision(
     let amax = z.iter().map(|z| fixed(z.to_f32())).max().unwrap();
     let tie_even = |low: (i128, u8), next: (i128, u8)| match next.0.cmp(&low.0) {
         std::cmp::Ordering::Less => next,
-        std::cmp::Ordering::Equal if next.1 % 2 == 0 => next,
+        std::cmp::Ordering::Equal if next.1.is_multiple_of(2) => next,
         _ => low,
     };
     let nearest =
@@ -66,7 +72,7 @@ fn slow_decision(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(strategies::config(2000))]
 
     #[test]
     fn online_decisions_are_those_of_the_definition(
