@@ -35,6 +35,32 @@ pub trait Simulator {
     fn run(&mut self, job: &mut StreamJob) -> Result<RunStats, SimError>;
 }
 
+impl<S: Simulator + ?Sized> Simulator for Box<S> {
+    fn name(&self) -> &str {
+        self.as_ref().name()
+    }
+
+    fn ports(&self) -> &[Port] {
+        self.as_ref().ports()
+    }
+
+    fn poke(&mut self, port: PortId, words: &[u64]) {
+        self.as_mut().poke(port, words);
+    }
+
+    fn peek(&self, port: PortId, words: &mut [u64]) {
+        self.as_ref().peek(port, words);
+    }
+
+    fn eval(&mut self) -> Result<(), SimError> {
+        self.as_mut().eval()
+    }
+
+    fn run(&mut self, job: &mut StreamJob) -> Result<RunStats, SimError> {
+        self.as_mut().run(job)
+    }
+}
+
 /// Why a simulation could not be made or did not reach its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SimError {

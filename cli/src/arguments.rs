@@ -1,0 +1,342 @@
+//! Command line arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use golden::{Scheme, Share};
+use hdl::config::ArrayConfig;
+
+/// An open generator of mixed FP4/FP8 accelerator hardware and the bit-exact model of it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fgmp",
+    version,
+    max_term_width = 100,
+    after_help = "Every command runs on the embedded model when it is given none.\n\
+                  Exit status: 0 done, 1 a check failed, 2 bad usage or bad input.\n\n\
+                  Example: fgmp demo"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Write the figures as JSON to FILE, or to standard output instead of the text (`-`)
+    #[arg(long, global = true, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, global = true, default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The main job, end to end: quantize, evaluate, emit, co-simulate
+    #[command(after_help = "Example: fgmp demo")]
+    Demo(Demo),
+    /// Quantize a model, or plain tensors, to packed tensors
+    #[command(
+        after_help = "Example: fgmp quantize model.safetensors -o packed.safetensors --fp8-share 0.3"
+    )]
+    Quantize(Quantize),
+    /// Decode packed tensors
+    #[command(after_help = "Example: fgmp dequantize packed.safetensors -o plain.safetensors")]
+    Dequantize(Dequantize),
+    /// Perplexity with the exact arithmetic of the hardware
+    #[command(after_help = "Example: fgmp eval --scheme fgmp --tokens valid --windows 20")]
+    Eval(Eval),
+    /// Exact product of two packed tensors
+    #[command(
+        after_help = "Example: fgmp matmul weights.safetensors:w acts.safetensors:a -o y.safetensors --raw"
+    )]
+    Matmul(Matmul),
+    /// Write the core as Verilog
+    #[command(after_help = "Example: fgmp emit --rows 3 --cols 5 -o core")]
+    Emit(Emit),
+    /// Run blocks and layers through the emitted Verilog and compare with the golden model
+    #[command(after_help = "Example: fgmp cosim --rows 3 --cols 5 --vectors 100000 --json -")]
+    Cosim(Cosim),
+    /// Synthesize the core with yosys and count cells
+    #[command(after_help = "Example: fgmp synth --target ice40 --rows 1 --cols 1")]
+    Synth(Synth),
+    /// Open FPGA boards
+    #[command(after_help = "Example: fgmp board list")]
+    Board(Board),
+}
+
+/// Which model, and what its file does not say of it.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ModelArguments {
+    /// Times that the model's group of layers is run
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub repetitions: Option<usize>,
+    /// Query heads (default: 64 wide)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub heads: Option<usize>,
+    /// Key and value heads
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub kv_heads: Option<usize>,
+    /// Tokens of a window
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub context: Option<usize>,
+    /// Tokens to calibrate activation ranges and the threshold on (u16 file; default: the embedded stream)
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Windows of it to use
+    #[arg(long, value_name = "N", default_value = "8", value_parser = positive)]
+    pub calibration_windows: Option<usize>,
+}
+
+/// Which blocks are held how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemeName {
+    /// BF16 weights, FP32 arithmetic
+    Bf16,
+    /// Every block FP8
+    Fp8,
+    /// Every block FP4
+    Nvfp4,
+    /// The given share of blocks FP8, the rest FP4
+    Fgmp,
+}
+
+impl SchemeName {
+    /// The scheme with a share for FGMP.
+    pub fn scheme(self, fp8_share: Share) -> Scheme {
+        match self {
+            Self::Bf16 => Scheme::Bf16,
+            Self::Fp8 => Scheme::Fp8,
+            Self::Nvfp4 => Scheme::Nvfp4,
+            Self::Fgmp => Scheme::Fgmp { fp8_share },
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Windows of 512 tokens for each perplexity
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = positive)]
+    pub windows: usize,
+    /// Simulator of the co-simulation
+    #[arg(long, value_enum, default_value_t = SimulatorName::Auto)]
+    pub simulator: SimulatorName,
+}
+
+#[derive(Debug, Args)]
+pub struct Quantize {
+    /// Model or tensors, safetensors with F32, F16 or BF16 (default: the embedded model)
+    pub input: Option<PathBuf>,
+    /// Packed tensors (default: only report)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which blocks are FP8: fp8, nvfp4 or fgmp
+    #[arg(long, value_enum, default_value_t = SchemeName::Fgmp)]
+    pub scheme: SchemeName,
+    /// Target share of FP8 blocks
+    #[arg(long, value_name = "P", default_value = "0.3", value_parser = share)]
+    pub fp8_share: Share,
+    /// Rule of the tensor scale
+    #[arg(long, value_enum, default_value_t = ProfileName::Fgmp)]
+    pub profile: ProfileName,
+    /// Search each FP4 weight block's scale for the smallest error
+    #[arg(long)]
+    pub clip: bool,
+    #[command(flatten)]
+    pub model: ModelArguments,
+}
+
+/// Rule of the tensor scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    /// S = max|x| / 448, for FP4 and FP8 blocks
+    Fgmp,
+    /// S = max|x| / 2688, FP4 blocks only
+    Nvfp4,
+}
+
+/// Element type of decoded tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DtypeName {
+    /// FP32
+    F32,
+    /// BF16, rounded to nearest even
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+pub struct Dequantize {
+    /// Packed tensors
+    pub input: PathBuf,
+    /// Decoded tensors
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Type of the elements
+    #[arg(long, value_enum, default_value_t = DtypeName::F32)]
+    pub dtype: DtypeName,
+}
+
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// Model or packed model (default: the embedded model)
+    pub input: Option<PathBuf>,
+    /// Token streams: `valid`, `test` (embedded) or u16 files (default: both embedded ones)
+    #[arg(long, value_name = "valid|test|FILE")]
+    pub tokens: Vec<String>,
+    /// Schemes to evaluate (default: all four)
+    #[arg(long, value_enum)]
+    pub scheme: Vec<SchemeName>,
+    /// Target share of FP8 blocks, of weights and of activations
+    #[arg(long, value_name = "P", default_value = "0.3", value_parser = share)]
+    pub fp8_share: Share,
+    /// Only the first windows of each stream
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub windows: Option<usize>,
+    /// Search each FP4 weight block's scale for the smallest error
+    #[arg(long)]
+    pub clip: bool,
+    #[command(flatten)]
+    pub model: ModelArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct Matmul {
+    /// Weights: packed file, `FILE:TENSOR` if it has several (default: a layer of the embedded model)
+    #[arg(requires = "activations")]
+    pub weights: Option<String>,
+    /// Activations, likewise
+    pub activations: Option<String>,
+    /// Result: `y` BF16 (default: only report)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Also write the exact accumulators: `accumulator` I64 in units of 2^-20, `nan` U8
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// Size of the array.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ArrayArguments {
+    /// Rows: weight rows side by side
+    #[arg(long, value_name = "R", default_value_t = ArrayConfig::default().rows)]
+    pub rows: usize,
+    /// Columns: activation rows side by side
+    #[arg(long, value_name = "C", default_value_t = ArrayConfig::default().cols)]
+    pub cols: usize,
+    /// Largest reduction dimension without overflow
+    #[arg(long, value_name = "K", default_value_t = ArrayConfig::default().max_k)]
+    pub max_k: usize,
+}
+
+impl ArrayArguments {
+    /// The validated configuration.
+    pub fn config(self) -> anyhow::Result<ArrayConfig> {
+        let config = ArrayConfig {
+            rows: self.rows,
+            cols: self.cols,
+            max_k: self.max_k,
+            ..ArrayConfig::default()
+        };
+        Ok(config.validate()?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Emit {
+    #[command(flatten)]
+    pub array: ArrayArguments,
+    /// Folder of the bundle
+    #[arg(short, long, value_name = "DIR", default_value = "fgmp_core")]
+    pub output: PathBuf,
+}
+
+/// What runs the hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SimulatorName {
+    /// Verilator if it is installed, else rust-hdl's own simulator
+    Auto,
+    /// Verilator
+    Verilator,
+    /// rust-hdl's own simulator: slower, the same checks
+    RustHdl,
+}
+
+#[derive(Debug, Args)]
+pub struct Cosim {
+    #[command(flatten)]
+    pub array: ArrayArguments,
+    /// Random block pairs to compare, shared among the four modes
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub vectors: u64,
+    /// Also run this matrix of the embedded model, such as `model.layers.0.mlp.up_proj` (may be given several times)
+    #[arg(long, value_name = "NAME")]
+    pub layer: Vec<String>,
+    /// Tokens of real activations for each layer
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive)]
+    pub layer_tokens: usize,
+    /// Blocks through the activation quantization unit
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub quantizer_blocks: u64,
+    /// Write a waveform of the first tiles to FILE (.fst or .vcd)
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Simulator
+    #[arg(long, value_enum, default_value_t = SimulatorName::Auto)]
+    pub simulator: SimulatorName,
+}
+
+/// What to map to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TargetName {
+    /// yosys' own generic gates
+    Generic,
+    /// Lattice iCE40
+    Ice40,
+    /// Lattice ECP5
+    Ecp5,
+    /// Gowin
+    Gowin,
+}
+
+#[derive(Debug, Args)]
+pub struct Synth {
+    #[command(flatten)]
+    pub array: ArrayArguments,
+    /// Cell library
+    #[arg(long, value_enum, default_value_t = TargetName::Generic)]
+    pub target: TargetName,
+    /// Module to synthesize
+    #[arg(long, value_name = "MODULE", default_value = hdl::build::TOP)]
+    pub module: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Board {
+    #[command(subcommand)]
+    pub command: BoardCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BoardCommand {
+    /// The boards that are known
+    List,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("expected at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn share(text: &str) -> Result<Share, String> {
+    let number: f64 = text
+        .parse()
+        .map_err(|error: std::num::ParseFloatError| error.to_string())?;
+    Share::new(number).map_err(|error| error.to_string())
+}

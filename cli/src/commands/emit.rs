@@ -1,0 +1,65 @@
+//! `fgmp emit`: the core as a bundle of Verilog.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use hdl::bundle::{self, Manifest};
+use serde::Serialize;
+
+use crate::arguments::Emit;
+use crate::output::{Outcome, Output, count};
+
+#[derive(Serialize)]
+struct Report {
+    folder: String,
+    seconds: f64,
+    #[serde(flatten)]
+    manifest: Manifest,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Emit, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
+    let config = arguments.array.config()?;
+    let start = Instant::now();
+    let manifest = bundle::write(&arguments.output, config, seed)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let folder = arguments.output.display().to_string();
+    output.line(format!(
+        "{folder}: {} with a {} x {} array, {}-bit accumulators (K up to {})",
+        manifest.top, config.rows, config.cols, manifest.parameters.acc_bits, config.max_k
+    ));
+    let rows: Vec<Vec<String>> = manifest
+        .modules
+        .iter()
+        .map(|module| {
+            let bytes = std::fs::metadata(arguments.output.join(&module.file))
+                .with_context(|| format!("{folder}/{}", module.file))?
+                .len();
+            let purpose = module
+                .purpose
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches('.')
+                .to_owned();
+            Ok(vec![
+                module.file.clone(),
+                count(bytes),
+                module.instances.len().to_string(),
+                purpose,
+            ])
+        })
+        .collect::<anyhow::Result<_>>()?;
+    output.table(&["file", "bytes", "instances", "purpose"], &rows);
+    output.line(format!(
+        "{} modules, {} files in {seconds:.2} s; {folder}/README.md tells how to lint and simulate them",
+        manifest.modules.len(),
+        manifest.files.len()
+    ));
+    output.json(&Report {
+        folder,
+        seconds,
+        manifest,
+    })?;
+    Ok(Outcome::Done)
+}
