@@ -86,6 +86,12 @@ pub(super) fn encode(value: &BigInt, width: usize, signed: bool) -> Option<BigUi
     value.to_biguint()
 }
 
+/// The number that bits stand for: unsigned, or two's complement.
+pub(super) fn decode(bits: &BigUint, width: usize, signed: bool) -> BigInt {
+    let value = BigInt::from(bits.clone());
+    if signed && bits.bit(width as u64 - 1) { value - (BigInt::from(1) << width) } else { value }
+}
+
 /// Evaluates arithmetic in square brackets: `i * COLS + j - 1`. `lookup` gives the numbers that names stand for.
 pub(super) fn evaluate_index(text: &str, lookup: &dyn Fn(&str) -> Option<BigInt>) -> Result<usize, Fault> {
     let mut parser = IndexParser { text, rest: text, lookup };

@@ -3,7 +3,8 @@
 //! The constructors simplify only where that lets the text say it more plainly (slices of slices, constants). All values
 //! are bit vectors; an operation that depends on a sign says so itself.
 
-use num_bigint::BigUint;
+use super::constant::{decode, encode};
+use num_bigint::{BigInt, BigUint};
 use std::rc::Rc;
 
 /// Number of a net within one module.
@@ -39,6 +40,41 @@ pub(super) enum Relation {
     Le,
     Gt,
     Ge,
+}
+
+impl Relation {
+    /// The relation of the operands exchanged.
+    pub fn mirrored(self) -> Self {
+        match self {
+            Self::Eq | Self::Ne => self,
+            Self::Lt => Self::Gt,
+            Self::Le => Self::Ge,
+            Self::Gt => Self::Lt,
+            Self::Ge => Self::Le,
+        }
+    }
+
+    fn inverse(self) -> Self {
+        match self {
+            Self::Eq => Self::Ne,
+            Self::Ne => Self::Eq,
+            Self::Lt => Self::Ge,
+            Self::Le => Self::Gt,
+            Self::Gt => Self::Le,
+            Self::Ge => Self::Lt,
+        }
+    }
+
+    fn holds(self, a: &BigInt, b: &BigInt) -> bool {
+        match self {
+            Self::Eq => a == b,
+            Self::Ne => a != b,
+            Self::Lt => a < b,
+            Self::Le => a <= b,
+            Self::Gt => a > b,
+            Self::Ge => a >= b,
+        }
+    }
 }
 
 /// Reductions to one bit.
@@ -149,12 +185,11 @@ impl Expr {
                 }
             }
             // The low bits of these depend on the low bits of the operands alone.
-            Kind::Arithmetic(op, a, b) if low == 0 || matches!(op, Arithmetic::And | Arithmetic::Or | Arithmetic::Xor) => Self::new(
-                width,
-                Kind::Arithmetic(*op, Self::slice(a, low, width), Self::slice(b, low, width)),
-            ),
-            Kind::Not(a) => Self::new(width, Kind::Not(Self::slice(a, low, width))),
-            Kind::Negate(a) if low == 0 => Self::new(width, Kind::Negate(Self::slice(a, low, width))),
+            Kind::Arithmetic(op, a, b) if low == 0 || matches!(op, Arithmetic::And | Arithmetic::Or | Arithmetic::Xor) => {
+                Self::arithmetic(*op, &Self::slice(a, low, width), &Self::slice(b, low, width))
+            }
+            Kind::Not(a) => Self::not(&Self::slice(a, low, width)),
+            Kind::Negate(a) if low == 0 => Self::negate(&Self::slice(a, low, width)),
             _ => Self::new(width, Kind::Slice { of: Rc::clone(of), low }),
         }
     }
@@ -219,6 +254,18 @@ impl Expr {
     pub fn arithmetic(op: Arithmetic, a: &ExprRef, b: &ExprRef) -> ExprRef {
         debug_assert_eq!(a.width, b.width);
         let zero = |e: &ExprRef| e.as_constant().is_some_and(|value| value.bits() == 0);
+        if let (Some(a_value), Some(b_value)) = (a.as_constant(), b.as_constant()) {
+            let modulus = BigUint::from(1_u32) << a.width;
+            let value = match op {
+                Arithmetic::Add => a_value + b_value,
+                Arithmetic::Sub => a_value + &modulus - b_value,
+                Arithmetic::Mul => a_value * b_value,
+                Arithmetic::And => a_value & b_value,
+                Arithmetic::Or => a_value | b_value,
+                Arithmetic::Xor => a_value ^ b_value,
+            };
+            return Self::constant(value % modulus, a.width);
+        }
         match op {
             Arithmetic::Add | Arithmetic::Or | Arithmetic::Xor if zero(a) => Rc::clone(b),
             Arithmetic::Add | Arithmetic::Or | Arithmetic::Xor | Arithmetic::Sub if zero(b) => Rc::clone(a),
@@ -230,7 +277,98 @@ impl Expr {
     pub fn not(a: &ExprRef) -> ExprRef {
         match &a.kind {
             Kind::Const(value, _) => Self::constant(value ^ low_mask(a.width), a.width),
+            Kind::Not(inner) => Rc::clone(inner),
+            Kind::Compare { relation, signed, left, right } => {
+                let (left, right) = (Rc::clone(left), Rc::clone(right));
+                Self::new(1, Kind::Compare { relation: relation.inverse(), signed: *signed, left, right })
+            }
             _ => Self::new(a.width, Kind::Not(Rc::clone(a))),
+        }
+    }
+
+    /// Compares operands of one width. What the width decides alone is a constant, for tools warn of such comparisons.
+    pub fn compare(relation: Relation, signed: bool, left: &ExprRef, right: &ExprRef) -> ExprRef {
+        let number = |e: &ExprRef| e.as_constant().map(|bits| decode(bits, e.width, signed));
+        match (number(left), number(right)) {
+            (Some(a), Some(b)) => Some(Self::bit(relation.holds(&a, &b))),
+            (None, Some(b)) => Self::decided(relation, signed, left.width, &b),
+            (Some(a), None) => Self::decided(relation.mirrored(), signed, right.width, &a),
+            (None, None) => None,
+        }
+        .unwrap_or_else(|| {
+            let same = matches!(relation, Relation::Eq | Relation::Ne);
+            // A bool compared with a constant bool is that bool or its inverse.
+            if let (1, true, Some(bit)) = (left.width, same, right.as_constant().map(|value| value.bit(0))) {
+                return if bit == (relation == Relation::Eq) { Rc::clone(left) } else { Self::not(left) };
+            }
+            let (left, right) = (Rc::clone(left), Rc::clone(right));
+            Self::new(1, Kind::Compare { relation, signed: signed && !same, left, right })
+        })
+    }
+
+    /// Compares with a number that may lie beyond what the width holds.
+    pub fn compare_with_number(relation: Relation, signed: bool, value: &ExprRef, number: &BigInt) -> ExprRef {
+        match (Self::decided(relation, signed, value.width, number), encode(number, value.width, signed)) {
+            (None, Some(bits)) => Self::compare(relation, signed, value, &Self::constant(bits, value.width)),
+            (decided, _) => decided.unwrap_or_else(|| Self::bit(relation == Relation::Ne)),
+        }
+    }
+
+    /// The result of comparing any value of `width` bits with a number, if it is the same for all.
+    fn decided(relation: Relation, signed: bool, width: usize, number: &BigInt) -> Option<ExprRef> {
+        let (low, high) = if signed {
+            let half = BigInt::from(1) << (width - 1);
+            (-half.clone(), half - 1)
+        } else {
+            (BigInt::from(0), (BigInt::from(1) << width) - 1)
+        };
+        let (at_low, at_high) = (relation.holds(&low, number), relation.holds(&high, number));
+        let decided = match relation {
+            Relation::Eq | Relation::Ne => *number < low || *number > high,
+            _ => at_low == at_high,
+        };
+        decided.then(|| Self::bit(at_low))
+    }
+
+    /// Two's complement negation; wraps.
+    pub fn negate(a: &ExprRef) -> ExprRef {
+        match &a.kind {
+            Kind::Const(..) => Self::arithmetic(Arithmetic::Sub, &Self::zero(a.width), a),
+            _ => Self::new(a.width, Kind::Negate(Rc::clone(a))),
+        }
+    }
+
+    pub fn reduce(reduction: Reduction, a: &ExprRef) -> ExprRef {
+        match a.as_constant() {
+            _ if a.width == 1 => Rc::clone(a),
+            Some(value) => Self::bit(match reduction {
+                Reduction::All => *value == low_mask(a.width),
+                Reduction::Any => value.bits() > 0,
+                Reduction::Parity => value.count_ones() % 2 == 1,
+            }),
+            None => Self::new(1, Kind::Reduce(reduction, Rc::clone(a))),
+        }
+    }
+
+    /// Shifts by a signal; zero when the amount reaches the width.
+    pub fn shift(of: &ExprRef, left: bool, amount: &ExprRef) -> ExprRef {
+        match amount.as_constant() {
+            Some(amount) => Self::shift_by(of, left, usize::try_from(amount).unwrap_or(usize::MAX)),
+            None if of.as_constant().is_some_and(|value| value.bits() == 0) => Self::zero(of.width),
+            None => Self::new(
+                of.width,
+                Kind::Shift { left, of: Rc::clone(of), amount: Rc::clone(amount) },
+            ),
+        }
+    }
+
+    /// One bit at a signal's position: `index` has the bits to number those of `of` and reaches none beyond.
+    pub fn select(of: &ExprRef, index: &ExprRef) -> ExprRef {
+        let constant = index.as_constant().and_then(|index| usize::try_from(index).ok());
+        match constant {
+            Some(index) if index < of.width => Self::slice(of, index, 1),
+            _ if of.as_constant().is_some() => Self::slice(&Self::shift(of, false, index), 0, 1),
+            _ => Self::new(1, Kind::Select { of: Rc::clone(of), index: Rc::clone(index) }),
         }
     }
 
@@ -242,6 +380,10 @@ impl Expr {
         }
         if amount == 0 {
             return Rc::clone(of);
+        }
+        if let Some(value) = of.as_constant() {
+            let value = if left { (value << amount) & low_mask(width) } else { value >> amount };
+            return Self::constant(value, width);
         }
         let simple = of.is_simple() || matches!(of.kind, Kind::Concat(_) | Kind::Extend { .. });
         if !simple {
@@ -288,26 +430,11 @@ impl Expr {
             Kind::Arithmetic(op, a, b) => Self::arithmetic(*op, &sub(a), &sub(b)),
             Kind::SignedProduct(a, b) => Self::new(self.width, Kind::SignedProduct(sub(a), sub(b))),
             Kind::Not(a) => Self::not(&sub(a)),
-            Kind::Negate(a) => Self::new(self.width, Kind::Negate(sub(a))),
-            Kind::Compare { relation, signed, left, right } => Self::new(
-                1,
-                Kind::Compare { relation: *relation, signed: *signed, left: sub(left), right: sub(right) },
-            ),
-            Kind::Reduce(op, a) => Self::new(1, Kind::Reduce(*op, sub(a))),
-            Kind::Shift { left, of, amount } => {
-                let (of, amount) = (sub(of), sub(amount));
-                match amount.as_constant().map(|amount| usize::try_from(amount).unwrap_or(usize::MAX)) {
-                    Some(amount) => Self::shift_by(&of, *left, amount),
-                    None => Self::new(self.width, Kind::Shift { left: *left, of, amount }),
-                }
-            }
-            Kind::Select { of, index } => {
-                let (of, index) = (sub(of), sub(index));
-                match index.as_constant().and_then(|index| usize::try_from(index).ok()) {
-                    Some(index) if index < of.width => Self::slice(&of, index, 1),
-                    _ => Self::new(1, Kind::Select { of, index }),
-                }
-            }
+            Kind::Negate(a) => Self::negate(&sub(a)),
+            Kind::Compare { relation, signed, left, right } => Self::compare(*relation, *signed, &sub(left), &sub(right)),
+            Kind::Reduce(op, a) => Self::reduce(*op, &sub(a)),
+            Kind::Shift { left, of, amount } => Self::shift(&sub(of), *left, &sub(amount)),
+            Kind::Select { of, index } => Self::select(&sub(of), &sub(index)),
         }
     }
 }

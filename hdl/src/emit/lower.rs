@@ -4,7 +4,7 @@
 //! A `Local` or `Out` that is read back after an assignment gets a net of its own for that version, so the result is free of
 //! order. What the tree leaves open and context does not settle is refused.
 
-use super::constant::{Constant, encode, evaluate_index, literal_value, parse_rust_integer, parse_value};
+use super::constant::{Constant, decode, encode, evaluate_index, literal_value, parse_rust_integer, parse_value};
 use super::error::{Fault, source_name};
 use super::expr::{Arithmetic, Expr, ExprRef, Kind, NetId, Reduction, Relation};
 use super::scope::{Scope, Variant};
@@ -211,7 +211,7 @@ impl Lowering<'_> {
                     };
                     let bits = encode(&value, atom.width, value < BigInt::from(0))
                         .ok_or_else(|| Fault::new(&atom.name, "has a value beyond its width", ""))?;
-                    let value = signed_value(&bits, atom.width, atom.signed);
+                    let value = decode(&bits, atom.width, atom.signed);
                     self.constants.insert(
                         atom.name.clone(),
                         Constant::Sized { value, width: atom.width, signed: atom.signed },
@@ -709,11 +709,11 @@ impl Lowering<'_> {
             }
             Primitive::Negate => {
                 let a = value(self, "a")?;
-                (port(self, "y")?, Expr::new(a.width, Kind::Negate(a)))
+                (port(self, "y")?, Expr::negate(&a))
             }
             Primitive::ShiftLeft => {
                 let (a, amount) = (value(self, "a")?, value(self, "amount")?);
-                (port(self, "y")?, Expr::new(a.width, Kind::Shift { left: true, of: a, amount }))
+                (port(self, "y")?, Expr::shift(&a, true, &amount))
             }
             Primitive::AddTree => {
                 let sum = port(self, "sum")?;
@@ -933,19 +933,16 @@ impl Lowering<'_> {
                 VerilogOpUnary::Not => Ok(Expr::not(&self.value_of(operand, wanted)?)),
                 VerilogOpUnary::Neg => {
                     let value = self.value_of(operand, wanted)?;
-                    Ok(Expr::new(value.width, Kind::Negate(value)))
+                    Ok(Expr::negate(&value))
                 }
                 VerilogOpUnary::All | VerilogOpUnary::Any | VerilogOpUnary::Xor => {
                     let value = self.value_of(operand, None)?;
-                    if value.width == 1 {
-                        return Ok(value);
-                    }
                     let reduction = match op {
                         VerilogOpUnary::All => Reduction::All,
                         VerilogOpUnary::Any => Reduction::Any,
                         _ => Reduction::Parity,
                     };
-                    Ok(Expr::new(1, Kind::Reduce(reduction, value)))
+                    Ok(Expr::reduce(reduction, &value))
                 }
             },
             VerilogExpression::Index(operand, index) => {
@@ -969,7 +966,7 @@ impl Lowering<'_> {
                     Offset::Constant(offset) if offset == value.width => Ok(Expr::zero(*width)),
                     Offset::Constant(offset) => Err(beyond(operand, offset, value.width)),
                     Offset::Signal(index) => {
-                        let shifted = Expr::new(value.width, Kind::Shift { left: false, of: value, amount: index });
+                        let shifted = Expr::shift(&value, false, &index);
                         Ok(Expr::resize(&shifted, *width, false))
                     }
                 }
@@ -992,10 +989,10 @@ impl Lowering<'_> {
                     }
                     Offset::Constant(offset) => Err(beyond(operand, offset, width)),
                     Offset::Signal(index) => {
-                        let shifted = |of: ExprRef| Expr::new(width, Kind::Shift { left: true, of, amount: Rc::clone(&index) });
-                        let one = shifted(Expr::constant(1_u32.into(), width));
+                        let shifted = |of: &ExprRef| Expr::shift(of, true, &index);
+                        let one = shifted(&Expr::constant(1_u32.into(), width));
                         let cleared = Expr::arithmetic(Arithmetic::And, &value, &Expr::not(&one));
-                        Ok(Expr::arithmetic(Arithmetic::Or, &cleared, &shifted(Expr::extend(&bit, width, false))))
+                        Ok(Expr::arithmetic(Arithmetic::Or, &cleared, &shifted(&Expr::extend(&bit, width, false))))
                     }
                 }
             }
@@ -1165,10 +1162,7 @@ impl Lowering<'_> {
                 if amount.width > 32 {
                     return Err(Fault::new(describe(right), "is a shift amount of more than 32 bits", "cast it to what it needs"));
                 }
-                Ok(match amount.as_constant().map(|amount| usize::try_from(amount).unwrap_or(usize::MAX)) {
-                    Some(constant) => Expr::shift_by(&value, to_left, constant),
-                    None => Expr::new(value.width, Kind::Shift { left: to_left, of: value, amount }),
-                })
+                Ok(Expr::shift(&value, to_left, &amount))
             }
         }
     }
@@ -1187,11 +1181,11 @@ impl Lowering<'_> {
         // Against a number: it may lie outside what the signal can hold (`.index()` compares as usize).
         if let Some(Constant::Integer(number)) = self.constant(right)? {
             let value = self.value_of(left, Some(ty))?;
-            return Ok(compare_with_number(relation, &value, &number, ty.signed));
+            return Ok(Expr::compare_with_number(relation, ty.signed, &value, &number));
         }
         if let Some(Constant::Integer(number)) = self.constant(left)? {
             let value = self.value_of(right, Some(ty))?;
-            return Ok(compare_with_number(mirrored(relation), &value, &number, ty.signed));
+            return Ok(Expr::compare_with_number(relation.mirrored(), ty.signed, &value, &number));
         }
         let (a, b) = (self.value_of(left, Some(ty))?, self.value_of(right, Some(ty))?);
         // Different widths: `.index()` on both sides, or a struct's enum field; all of them unsigned.
@@ -1200,24 +1194,7 @@ impl Lowering<'_> {
         }
         let width = a.width.max(b.width);
         let (a, b) = (Expr::extend(&a, width, false), Expr::extend(&b, width, false));
-        if let (Some(a), Some(b)) = (a.as_constant(), b.as_constant()) {
-            let (a, b) = (signed_value(a, width, ty.signed), signed_value(b, width, ty.signed));
-            return Ok(Expr::bit(holds(relation, &a, &b)));
-        }
-        // A relation that the width decides is a constant; tools warn about it otherwise.
-        if let Some(number) = b.as_constant() {
-            let decided = compare_with_number(relation, &a, &signed_value(number, width, ty.signed), ty.signed);
-            if decided.as_constant().is_some() {
-                return Ok(decided);
-            }
-        }
-        if let Some(number) = a.as_constant() {
-            let decided = compare_with_number(mirrored(relation), &b, &signed_value(number, width, ty.signed), ty.signed);
-            if decided.as_constant().is_some() {
-                return Ok(decided);
-            }
-        }
-        Ok(compare(relation, ty.signed, a, b))
+        Ok(Expr::compare(relation, ty.signed, &a, &b))
     }
 }
 
@@ -1246,66 +1223,6 @@ fn strip(expression: &VerilogExpression) -> &VerilogExpression {
     match expression {
         VerilogExpression::Paren(inner) => strip(inner),
         other => other,
-    }
-}
-
-fn signed_value(bits: &BigUint, width: usize, signed: bool) -> BigInt {
-    let value = BigInt::from(bits.clone());
-    if signed && bits.bit(width as u64 - 1) { value - (BigInt::from(1) << width) } else { value }
-}
-
-fn compare(relation: Relation, signed: bool, left: ExprRef, right: ExprRef) -> ExprRef {
-    // Bits of a bool compared with a constant bool are the bool or its inverse.
-    if left.width == 1
-        && let Some(bit) = right.as_constant().map(|value| value.bit(0))
-        && matches!(relation, Relation::Eq | Relation::Ne)
-    {
-        return if bit == (relation == Relation::Eq) { left } else { Expr::not(&left) };
-    }
-    let signed = signed && !matches!(relation, Relation::Eq | Relation::Ne);
-    Expr::new(1, Kind::Compare { relation, signed, left, right })
-}
-
-fn mirrored(relation: Relation) -> Relation {
-    match relation {
-        Relation::Eq | Relation::Ne => relation,
-        Relation::Lt => Relation::Gt,
-        Relation::Le => Relation::Ge,
-        Relation::Gt => Relation::Lt,
-        Relation::Ge => Relation::Le,
-    }
-}
-
-fn holds(relation: Relation, a: &BigInt, b: &BigInt) -> bool {
-    match relation {
-        Relation::Eq => a == b,
-        Relation::Ne => a != b,
-        Relation::Lt => a < b,
-        Relation::Le => a <= b,
-        Relation::Gt => a > b,
-        Relation::Ge => a >= b,
-    }
-}
-
-/// Compares with a number; where the width decides alone, the result is a constant.
-fn compare_with_number(relation: Relation, value: &ExprRef, number: &BigInt, signed: bool) -> ExprRef {
-    let (low, high) = if signed {
-        let half = BigInt::from(1) << (value.width - 1);
-        (-half.clone(), half - 1)
-    } else {
-        (BigInt::from(0), (BigInt::from(1) << value.width) - 1)
-    };
-    let (at_low, at_high) = (holds(relation, &low, number), holds(relation, &high, number));
-    let decided = match relation {
-        Relation::Eq | Relation::Ne => *number < low || *number > high,
-        _ => at_low == at_high,
-    };
-    if decided {
-        return Expr::bit(at_low);
-    }
-    match encode(number, value.width, signed) {
-        Some(bits) => compare(relation, signed, Rc::clone(value), Expr::constant(bits, value.width)),
-        None => Expr::bit(at_low),
     }
 }
 
@@ -1339,11 +1256,10 @@ fn select(value: &ExprRef, index: &ExprRef) -> ExprRef {
     let bits = (usize::BITS - (value.width - 1).leading_zeros()) as usize;
     let reachable = 1_usize.checked_shl(index.width as u32);
     if value.width > 1 && reachable.is_some_and(|reachable| reachable <= value.width) {
-        return Expr::new(1, Kind::Select { of: Rc::clone(value), index: Expr::extend(index, bits, false) });
+        return Expr::select(value, &Expr::extend(index, bits, false));
     }
     // An index beyond the value panics in simulation; here it gives zero and not X.
-    let shifted = Expr::new(value.width, Kind::Shift { left: false, of: Rc::clone(value), amount: Rc::clone(index) });
-    Expr::slice(&shifted, 0, 1)
+    Expr::slice(&Expr::shift(value, false, index), 0, 1)
 }
 
 fn integer_operation(op: &VerilogOp, a: &BigInt, b: &BigInt, expression: &VerilogExpression) -> Result<Constant, Fault> {

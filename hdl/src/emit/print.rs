@@ -39,6 +39,9 @@ pub(super) fn header_text(header: &Header<'_>) -> String {
         let _ = writeln!(text, "{}", format!("// {line}").trim_end());
     }
     if !header.parameters.is_empty() {
+        if !text.is_empty() {
+            text.push_str("//\n");
+        }
         let list: Vec<String> = header.parameters.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let _ = writeln!(text, "// Parameters: {}", list.join(", "));
     }
@@ -71,21 +74,36 @@ fn substitute(value: &ValueRef, replacement: &dyn Fn(NetId) -> Option<ExprRef>, 
     let new = match value.as_ref() {
         Value::Undefined => Rc::clone(value),
         Value::Is(expr) => Rc::new(Value::Is(expr.substitute(replacement))),
-        Value::If { before, test, then, otherwise } => Rc::new(Value::If {
-            before: substitute(before, replacement, done),
-            test: test.substitute(replacement),
-            then: substitute(then, replacement, done),
-            otherwise: substitute(otherwise, replacement, done),
-        }),
-        Value::Case { before, test, arms, default } => Rc::new(Value::Case {
-            before: substitute(before, replacement, done),
-            test: test.substitute(replacement),
-            arms: arms
-                .iter()
-                .map(|(label, value)| (Rc::clone(label), substitute(value, replacement, done)))
-                .collect(),
-            default: substitute(default, replacement, done),
-        }),
+        Value::If { before, test, then, otherwise } => {
+            let test = test.substitute(replacement);
+            match test.as_constant() {
+                Some(test) => substitute(if test.bit(0) { then } else { otherwise }, replacement, done),
+                None => Rc::new(Value::If {
+                    before: substitute(before, replacement, done),
+                    test,
+                    then: substitute(then, replacement, done),
+                    otherwise: substitute(otherwise, replacement, done),
+                }),
+            }
+        }
+        Value::Case { before, test, arms, default } => {
+            let test = test.substitute(replacement);
+            match test.as_constant() {
+                Some(test) => {
+                    let arm = arms.iter().find(|(label, _)| label.as_constant() == Some(test));
+                    substitute(arm.map_or(default, |(_, arm)| arm), replacement, done)
+                }
+                None => Rc::new(Value::Case {
+                    before: substitute(before, replacement, done),
+                    test,
+                    arms: arms
+                        .iter()
+                        .map(|(label, value)| (Rc::clone(label), substitute(value, replacement, done)))
+                        .collect(),
+                    default: substitute(default, replacement, done),
+                }),
+            }
+        }
     };
     done.insert(Rc::as_ptr(value), Rc::clone(&new));
     new
@@ -149,11 +167,18 @@ pub(super) fn plan(mut lowered: Lowered, children: &[Child], scope: &Scope) -> R
 
     refuse_loops(&lowered)?;
 
+    // Constants that become known make further ones: an `always @*` must not be left with nothing to wait for.
     let mut aliases: HashMap<NetId, ExprRef> = HashMap::new();
-    for id in 0..lowered.nets.len() {
-        resolve_alias(&lowered, id, &mut aliases);
+    loop {
+        let known = aliases.len();
+        for id in 0..lowered.nets.len() {
+            resolve_alias(&lowered, id, &mut aliases);
+        }
+        if aliases.len() == known {
+            break;
+        }
+        rewrite(&mut lowered.definitions, &|id| aliases.get(&id).cloned());
     }
-    rewrite(&mut lowered.definitions, &|id| aliases.get(&id).cloned());
 
     // Ports of modules within are wired up whatever becomes of them.
     let mut queue: Vec<NetId> = Vec::new();
@@ -197,12 +222,14 @@ fn rewrite(definitions: &mut BTreeMap<NetId, Definition>, replacement: &dyn Fn(N
     }
 }
 
-/// Whether an input of a block within is a plain signal, and which.
+/// What stands in the place of a net: of an input of a block within, the plain signal it is connected to; of anything but
+/// a port, the constant it always is.
 fn resolve_alias(lowered: &Lowered, id: NetId, aliases: &mut HashMap<NetId, ExprRef>) -> Option<ExprRef> {
     if let Some(alias) = aliases.get(&id) {
         return Some(Rc::clone(alias));
     }
-    if lowered.nets[id].role != Role::ChildInput {
+    let role = lowered.nets[id].role;
+    if matches!(role, Role::Input | Role::Output) {
         return None;
     }
     let Definition::Value(value) = lowered.definitions.get(&id)? else {
@@ -211,7 +238,7 @@ fn resolve_alias(lowered: &Lowered, id: NetId, aliases: &mut HashMap<NetId, Expr
     let Value::Is(expr) = value.as_ref() else {
         return None;
     };
-    if !expr.is_simple() {
+    if !(expr.is_simple() && (role == Role::ChildInput || expr.as_constant().is_some())) {
         return None;
     }
     let mut nets = Vec::new();
@@ -433,7 +460,7 @@ impl Printer<'_> {
         let sections = [
             self.parameters.values().map(|line| format!("{line}\n")).collect::<String>(),
             std::mem::take(&mut self.declarations),
-            std::mem::take(&mut self.body).trim_start_matches('\n').to_owned(),
+            blank_lines_merged(&std::mem::take(&mut self.body)),
             self.unused(),
         ];
         for section in sections.iter().filter(|section| !section.is_empty()) {
@@ -662,7 +689,7 @@ impl Printer<'_> {
                     Arithmetic::Xor => "^",
                 };
                 let a = self.operand_of(a, Some(*op));
-                let b = self.operand(b);
+                let b = self.operand_of(b, None);
                 format!("{a} {symbol} {b}")
             }
             Kind::SignedProduct(a, b) => {
@@ -722,7 +749,7 @@ impl Printer<'_> {
         let bare = match &expr.kind {
             Kind::Const(..) | Kind::Net(_) | Kind::Slice { .. } | Kind::Concat(_) | Kind::Extend { .. } | Kind::Select { .. } | Kind::Undefined => true,
             Kind::Arithmetic(op, ..) => Some(*op) == parent && *op != Arithmetic::Sub,
-            Kind::Not(_) => true,
+            Kind::Not(_) => parent.is_some(),
             _ => false,
         };
         if bare { text } else { format!("({text})") }
@@ -799,6 +826,22 @@ fn needs_before(value: &ValueRef) -> bool {
             .any(|branch| reaches(branch, &|value| Rc::ptr_eq(value, before))),
         _ => false,
     }
+}
+
+/// At most one blank line in a row, none at either end.
+fn blank_lines_merged(text: &str) -> String {
+    let mut merged = String::new();
+    for line in text.lines() {
+        if !line.is_empty() || !(merged.is_empty() || merged.ends_with("\n\n")) {
+            merged.push_str(line);
+            merged.push('\n');
+        }
+    }
+    merged.truncate(merged.trim_end().len());
+    if !merged.is_empty() {
+        merged.push('\n');
+    }
+    merged
 }
 
 fn bits_text(identifier: &str, total: usize, low: usize, width: usize) -> String {
