@@ -75,7 +75,7 @@ pub fn custom(description: &Description, body: &str) -> Verilog {
 
 /// A constant that a kernel may name.
 pub trait Value {
-    /// Its value as decimal text.
+    /// Its value: decimal for a Rust integer, `true` or `false`, and `8'd5` or `8'sd-5` for a value that has a width.
     fn text(&self) -> String;
 }
 
@@ -93,13 +93,13 @@ integer_values!(u8, u16, u32, u64, u128, usize, i32, i64, bool);
 
 impl<const N: usize> Value for Bits<N> {
     fn text(&self) -> String {
-        num_bigint::BigUint::from(*self).to_string()
+        format!("{N}'d{}", num_bigint::BigUint::from(*self))
     }
 }
 
 impl<const N: usize> Value for Signed<N> {
     fn text(&self) -> String {
-        self.bigint().to_string()
+        format!("{N}'sd{}", self.bigint())
     }
 }
 
@@ -132,7 +132,9 @@ mod tests {
             casts: vec![CastWidth::Same, CastWidth::Given(9), CastWidth::Inferred],
             doc: "Sum of products.\n\n\"Exact\".".to_owned(),
         };
-        let Verilog::Combinatorial(block) = describe(Verilog::Combinatorial(Vec::new()), &description) else {
+        let Verilog::Combinatorial(block) =
+            describe(Verilog::Combinatorial(Vec::new()), &description)
+        else {
             panic!("a described block is a block");
         };
         assert_eq!(Description::of(&block), Some(description));
@@ -143,7 +145,10 @@ mod tests {
     fn sign_extension_covers_every_8_bit_value() {
         for value in i8::MIN..=i8::MAX {
             let narrow = Signed::<8>::from(i64::from(value));
-            assert_eq!(signed_cast_to_width::<40, 8>(narrow).bigint(), i64::from(value).into());
+            assert_eq!(
+                signed_cast_to_width::<40, 8>(narrow).bigint(),
+                i64::from(value).into()
+            );
             let truncated = signed_cast_to_width::<4, 8>(narrow).bigint();
             assert_eq!(truncated, i64::from((value << 4) >> 4).into());
         }

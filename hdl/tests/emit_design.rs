@@ -26,6 +26,9 @@ fn a_16_by_16_array_is_emitted_within_10_seconds() {
     let bundle = emit(&array, &EmitOptions::default()).unwrap_or_else(|error| panic!("{error}"));
     let seconds = start.elapsed().as_secs_f64();
     assert!(seconds < 10.0, "{seconds} s");
-    assert!(bundle.modules.len() < 30, "identical instances share a module");
+    assert!(
+        bundle.modules.len() < 30,
+        "identical instances share a module"
+    );
     println!("{seconds:.2} s");
 }

@@ -8,8 +8,8 @@ use hdl::emit::{EmitOptions, emit};
 use hdl::kernel::{CastWidth, Description, describe};
 use hdl::prelude::*;
 use rust_hdl_core::ast::{
-    VerilogBlock, VerilogBlockOrConditional, VerilogCase, VerilogConditional, VerilogExpression, VerilogLoop, VerilogMatch, VerilogOp,
-    VerilogOpUnary, VerilogStatement,
+    VerilogBlock, VerilogBlockOrConditional, VerilogCase, VerilogConditional, VerilogExpression,
+    VerilogLoop, VerilogMatch, VerilogOp, VerilogOpUnary, VerilogStatement,
 };
 use std::collections::BTreeMap;
 use support::{Random, assert_icarus_agrees, assert_lint_clean, simulate_case};
@@ -25,17 +25,29 @@ struct Ty {
 }
 
 const fn bits(width: usize) -> Ty {
-    Ty { width, signed: false }
+    Ty {
+        width,
+        signed: false,
+    }
 }
 
 const fn signed(width: usize) -> Ty {
-    Ty { width, signed: true }
+    Ty {
+        width,
+        signed: true,
+    }
 }
 
 const WIDTHS: [usize; 7] = [1, 4, 5, 8, 12, 16, 32];
 
 /// The signals of every random kernel.
-const INPUTS: [(&str, Ty); 5] = [("a", bits(8)), ("b", bits(8)), ("c", bits(5)), ("s", signed(8)), ("flag", bits(1))];
+const INPUTS: [(&str, Ty); 5] = [
+    ("a", bits(8)),
+    ("b", bits(8)),
+    ("c", bits(5)),
+    ("s", signed(8)),
+    ("flag", bits(1)),
+];
 const TARGETS: [(&str, Ty); 8] = [
     ("t", bits(8)),
     ("u", bits(16)),
@@ -70,17 +82,47 @@ enum Tree {
     Op(Op, Box<Expr>, Box<Expr>),
     Not(Box<Expr>),
     Negate(Box<Expr>),
-    ShiftBy { left: bool, of: Box<Expr>, amount: u64 },
-    Shift { left: bool, of: Box<Expr>, amount: Box<Expr> },
+    ShiftBy {
+        left: bool,
+        of: Box<Expr>,
+        amount: u64,
+    },
+    Shift {
+        left: bool,
+        of: Box<Expr>,
+        amount: Box<Expr>,
+    },
     /// `bit_cast`: as rust-hdl writes it, or as `#[kernel]` rewrites it.
-    Resize { of: Box<Expr>, rewritten: bool },
-    SignExtend { of: Box<Expr>, stated: bool },
+    Resize {
+        of: Box<Expr>,
+        rewritten: bool,
+    },
+    SignExtend {
+        of: Box<Expr>,
+        stated: bool,
+    },
     Reinterpret(Box<Expr>),
-    Slice { of: Box<Expr>, offset: usize },
-    DynamicSlice { of: Box<Expr>, offset: Box<Expr> },
-    Bit { of: Box<Expr>, offset: usize },
-    DynamicBit { of: Box<Expr>, offset: Box<Expr> },
-    ReplaceBit { of: Box<Expr>, offset: usize, bit: Box<Expr> },
+    Slice {
+        of: Box<Expr>,
+        offset: usize,
+    },
+    DynamicSlice {
+        of: Box<Expr>,
+        offset: Box<Expr>,
+    },
+    Bit {
+        of: Box<Expr>,
+        offset: usize,
+    },
+    DynamicBit {
+        of: Box<Expr>,
+        offset: Box<Expr>,
+    },
+    ReplaceBit {
+        of: Box<Expr>,
+        offset: usize,
+        bit: Box<Expr>,
+    },
     Compare(Compare, Box<Expr>, Box<Expr>),
     Both(Box<Expr>, Box<Expr>),
     Either(Box<Expr>, Box<Expr>),
@@ -113,7 +155,11 @@ enum Stmt {
 }
 
 fn mask(width: usize) -> u64 {
-    if width == 64 { u64::MAX } else { (1 << width) - 1 }
+    if width == 64 {
+        u64::MAX
+    } else {
+        (1 << width) - 1
+    }
 }
 
 fn as_signed(value: u64, width: usize) -> i64 {
@@ -123,7 +169,11 @@ fn as_signed(value: u64, width: usize) -> i64 {
 type Values = BTreeMap<String, u64>;
 
 fn number(value: u64, ty: Ty) -> i64 {
-    if ty.signed { as_signed(value, ty.width) } else { value as i64 }
+    if ty.signed {
+        as_signed(value, ty.width)
+    } else {
+        value as i64
+    }
 }
 
 fn eval(expr: &Expr, values: &Values) -> u64 {
@@ -162,8 +212,12 @@ fn eval(expr: &Expr, values: &Values) -> u64 {
         Tree::Resize { of, .. } | Tree::Reinterpret(of) => keep(eval(of, values)),
         Tree::SignExtend { of, .. } => keep(as_signed(eval(of, values), of.ty.width) as u64),
         Tree::Slice { of, offset } | Tree::Bit { of, offset } => keep(eval(of, values) >> offset),
-        Tree::DynamicSlice { of, offset } | Tree::DynamicBit { of, offset } => keep(eval(of, values) >> eval(offset, values)),
-        Tree::ReplaceBit { of, offset, bit } => eval(of, values) & !(1 << offset) | eval(bit, values) << offset,
+        Tree::DynamicSlice { of, offset } | Tree::DynamicBit { of, offset } => {
+            keep(eval(of, values) >> eval(offset, values))
+        }
+        Tree::ReplaceBit { of, offset, bit } => {
+            eval(of, values) & !(1 << offset) | eval(bit, values) << offset
+        }
         Tree::Compare(compare, a, b) => {
             let (a, b) = (number(eval(a, values), a.ty), number(eval(b, values), b.ty));
             u64::from(match compare {
@@ -195,7 +249,14 @@ fn run(block: &[Stmt], values: &mut Values) {
                 let value = eval(expr, values);
                 values.insert((*target).to_owned(), value);
             }
-            Stmt::If(test, then, otherwise) => run(if eval(test, values) == 1 { then } else { otherwise }, values),
+            Stmt::If(test, then, otherwise) => run(
+                if eval(test, values) == 1 {
+                    then
+                } else {
+                    otherwise
+                },
+                values,
+            ),
             Stmt::ElseIf(test, then, otherwise) => {
                 if eval(test, values) == 1 {
                     run(then, values);
@@ -205,7 +266,10 @@ fn run(block: &[Stmt], values: &mut Values) {
             }
             Stmt::Match(test, arms, default) => {
                 let value = eval(test, values);
-                let arm = arms.iter().find(|(label, _)| *label == value).map_or(default, |(_, arm)| arm);
+                let arm = arms
+                    .iter()
+                    .find(|(label, _)| *label == value)
+                    .map_or(default, |(_, arm)| arm);
                 run(arm, values);
             }
             Stmt::Loop(variable, from, to, body) => {
@@ -234,12 +298,15 @@ fn op_ast(op: Op) -> VerilogOp {
 
 fn ast(expr: &Expr, casts: &mut Vec<CastWidth>) -> VerilogExpression {
     use VerilogExpression as E;
-    let boxed = |expr: &Expr, casts: &mut Vec<CastWidth>| Box::new(E::Paren(Box::new(ast(expr, casts))));
+    let boxed =
+        |expr: &Expr, casts: &mut Vec<CastWidth>| Box::new(E::Paren(Box::new(ast(expr, casts))));
     let number = |value: u64| Box::new(E::Literal(value.into()));
     match &expr.tree {
         Tree::Signal(name) => E::Signal((*name).to_owned()),
         Tree::LoopVariable(name) => E::Signal(name.clone()),
-        Tree::Literal(value) if *value < 0 => E::Unary(VerilogOpUnary::Neg, number(value.unsigned_abs())),
+        Tree::Literal(value) if *value < 0 => {
+            E::Unary(VerilogOpUnary::Neg, number(value.unsigned_abs()))
+        }
         Tree::Literal(value) => E::Literal((*value as u64).into()),
         Tree::SizedLiteral(value) => E::Cast(number(*value), expr.ty.width),
         Tree::AddBool(a, b) => {
@@ -252,28 +319,58 @@ fn ast(expr: &Expr, casts: &mut Vec<CastWidth>) -> VerilogExpression {
         }
         Tree::Not(a) => E::Unary(VerilogOpUnary::Not, boxed(a, casts)),
         Tree::Negate(a) => E::Unary(VerilogOpUnary::Neg, boxed(a, casts)),
-        Tree::ShiftBy { left, of, amount } => {
-            E::Binary(boxed(of, casts), if *left { VerilogOp::Shl } else { VerilogOp::Shr }, number(*amount))
-        }
+        Tree::ShiftBy { left, of, amount } => E::Binary(
+            boxed(of, casts),
+            if *left {
+                VerilogOp::Shl
+            } else {
+                VerilogOp::Shr
+            },
+            number(*amount),
+        ),
         Tree::Shift { left, of, amount } => {
             let of = boxed(of, casts);
-            E::Binary(of, if *left { VerilogOp::Shl } else { VerilogOp::Shr }, boxed(amount, casts))
+            E::Binary(
+                of,
+                if *left {
+                    VerilogOp::Shl
+                } else {
+                    VerilogOp::Shr
+                },
+                boxed(amount, casts),
+            )
         }
-        Tree::Resize { of, rewritten: false } => E::Cast(boxed(of, casts), expr.ty.width),
-        Tree::Resize { of, rewritten: true } => {
+        Tree::Resize {
+            of,
+            rewritten: false,
+        } => E::Cast(boxed(of, casts), expr.ty.width),
+        Tree::Resize {
+            of,
+            rewritten: true,
+        } => {
             casts.push(CastWidth::Given(expr.ty.width));
             E::Unsigned(boxed(of, casts))
         }
         Tree::SignExtend { of, stated } => {
-            casts.push(if *stated { CastWidth::Given(expr.ty.width) } else { CastWidth::Inferred });
+            casts.push(if *stated {
+                CastWidth::Given(expr.ty.width)
+            } else {
+                CastWidth::Inferred
+            });
             E::Signed(boxed(of, casts))
         }
         Tree::Reinterpret(of) => {
             casts.push(CastWidth::Same);
             let of = boxed(of, casts);
-            if expr.ty.signed { E::Signed(of) } else { E::Unsigned(of) }
+            if expr.ty.signed {
+                E::Signed(of)
+            } else {
+                E::Unsigned(of)
+            }
         }
-        Tree::Slice { of, offset } => E::Slice(boxed(of, casts), expr.ty.width, number(*offset as u64)),
+        Tree::Slice { of, offset } => {
+            E::Slice(boxed(of, casts), expr.ty.width, number(*offset as u64))
+        }
         Tree::DynamicSlice { of, offset } => {
             let of = boxed(of, casts);
             E::Slice(of, expr.ty.width, boxed(offset, casts))
@@ -319,14 +416,18 @@ fn ast(expr: &Expr, casts: &mut Vec<CastWidth>) -> VerilogExpression {
 }
 
 fn block_ast(block: &[Stmt], casts: &mut Vec<CastWidth>) -> VerilogBlock {
-    block.iter().map(|statement| statement_ast(statement, casts)).collect()
+    block
+        .iter()
+        .map(|statement| statement_ast(statement, casts))
+        .collect()
 }
 
 fn statement_ast(statement: &Stmt, casts: &mut Vec<CastWidth>) -> VerilogStatement {
     match statement {
-        Stmt::Assign(target, expr) => {
-            VerilogStatement::Assignment(VerilogExpression::Signal(format!("{target}$next")), ast(expr, casts))
-        }
+        Stmt::Assign(target, expr) => VerilogStatement::Assignment(
+            VerilogExpression::Signal(format!("{target}$next")),
+            ast(expr, casts),
+        ),
         Stmt::If(test, then, otherwise) => {
             let test = ast(test, casts);
             let then = block_ast(then, casts);
@@ -335,21 +436,36 @@ fn statement_ast(statement: &Stmt, casts: &mut Vec<CastWidth>) -> VerilogStateme
             } else {
                 VerilogBlockOrConditional::Block(block_ast(otherwise, casts))
             };
-            VerilogStatement::If(VerilogConditional { test, then, otherwise })
+            VerilogStatement::If(VerilogConditional {
+                test,
+                then,
+                otherwise,
+            })
         }
         Stmt::ElseIf(test, then, otherwise) => {
             let test = ast(test, casts);
             let then = block_ast(then, casts);
-            let otherwise = VerilogBlockOrConditional::Conditional(Box::new(statement_ast(otherwise, casts)));
-            VerilogStatement::If(VerilogConditional { test, then, otherwise })
+            let otherwise =
+                VerilogBlockOrConditional::Conditional(Box::new(statement_ast(otherwise, casts)));
+            VerilogStatement::If(VerilogConditional {
+                test,
+                then,
+                otherwise,
+            })
         }
         Stmt::Match(test, arms, default) => {
             let test = ast(test, casts);
             let mut cases: Vec<VerilogCase> = arms
                 .iter()
-                .map(|(label, arm)| VerilogCase { condition: format!("0x{label:x}"), block: block_ast(arm, casts) })
+                .map(|(label, arm)| VerilogCase {
+                    condition: format!("0x{label:x}"),
+                    block: block_ast(arm, casts),
+                })
                 .collect();
-            cases.push(VerilogCase { condition: "default".to_owned(), block: block_ast(default, casts) });
+            cases.push(VerilogCase {
+                condition: "default".to_owned(),
+                block: block_ast(default, casts),
+            });
             VerilogStatement::Match(VerilogMatch { test, cases })
         }
         Stmt::Loop(variable, from, to, body) => VerilogStatement::Loop(VerilogLoop {
@@ -385,7 +501,11 @@ impl Generator {
 
     /// An expression whose type the tree shows.
     fn typed(&mut self, ty: Ty, depth: u32) -> Expr {
-        let tree = if depth == 0 { self.leaf(ty) } else { self.node(ty, depth - 1) };
+        let tree = if depth == 0 {
+            self.leaf(ty)
+        } else {
+            self.node(ty, depth - 1)
+        };
         Expr { ty, tree }
     }
 
@@ -395,20 +515,38 @@ impl Generator {
             return self.boxed(ty, depth);
         }
         if let Some(variable) = self.loops.last().cloned().filter(|_| ty.width >= 4) {
-            return Box::new(Expr { ty, tree: Tree::LoopVariable(variable) });
+            return Box::new(Expr {
+                ty,
+                tree: Tree::LoopVariable(variable),
+            });
         }
         let value = self.random.word() & mask(ty.width);
-        let value = if ty.signed { as_signed(value, ty.width) } else { value as i64 };
-        Box::new(Expr { ty, tree: Tree::Literal(value) })
+        let value = if ty.signed {
+            as_signed(value, ty.width)
+        } else {
+            value as i64
+        };
+        Box::new(Expr {
+            ty,
+            tree: Tree::Literal(value),
+        })
     }
 
     fn leaf(&mut self, ty: Ty) -> Tree {
-        let same: Vec<&'static str> = self.readable.iter().filter(|(_, known)| *known == ty).map(|(name, _)| *name).collect();
+        let same: Vec<&'static str> = self
+            .readable
+            .iter()
+            .filter(|(_, known)| *known == ty)
+            .map(|(name, _)| *name)
+            .collect();
         if !same.is_empty() && !self.chance(5) {
             return Tree::Signal(same[self.random.below(same.len() as u64) as usize]);
         }
         if ty.signed {
-            let unsigned = Expr { ty: bits(ty.width), tree: self.leaf(bits(ty.width)) };
+            let unsigned = Expr {
+                ty: bits(ty.width),
+                tree: self.leaf(bits(ty.width)),
+            };
             return Tree::Reinterpret(Box::new(unsigned));
         }
         if !same.is_empty() || self.chance(3) {
@@ -416,7 +554,10 @@ impl Generator {
         }
         let input = [bits(8), bits(5)][self.random.below(2) as usize];
         let of = self.boxed(input, 0);
-        Tree::Resize { of, rewritten: self.chance(2) }
+        Tree::Resize {
+            of,
+            rewritten: self.chance(2),
+        }
     }
 
     fn node(&mut self, ty: Ty, depth: u32) -> Tree {
@@ -432,7 +573,10 @@ impl Generator {
                 3 => Tree::Reinterpret(self.boxed(bits(ty.width), depth)),
                 4 | 5 => {
                     let from = signed(self.width());
-                    Tree::SignExtend { of: self.boxed(from, depth), stated: true }
+                    Tree::SignExtend {
+                        of: self.boxed(from, depth),
+                        stated: true,
+                    }
                 }
                 6 if ty.width == 32 => {
                     let a = self.boxed(signed(16), depth);
@@ -441,7 +585,10 @@ impl Generator {
                 6 => {
                     let from = signed(self.width().max(ty.width));
                     let offset = self.random.below(from.width as u64) as usize;
-                    Tree::Slice { of: self.boxed(from, depth), offset }
+                    Tree::Slice {
+                        of: self.boxed(from, depth),
+                        offset,
+                    }
                 }
                 _ => self.leaf(ty),
             };
@@ -463,25 +610,42 @@ impl Generator {
                 }
             }
             3 => Tree::Not(self.boxed(ty, depth)),
-            4 => Tree::ShiftBy { left: self.chance(2), of: self.boxed(ty, depth), amount: self.random.below(ty.width as u64 + 3) },
+            4 => Tree::ShiftBy {
+                left: self.chance(2),
+                of: self.boxed(ty, depth),
+                amount: self.random.below(ty.width as u64 + 3),
+            },
             5 => {
                 let amount = bits([4, 5, 8][self.random.below(3) as usize]);
                 let of = self.boxed(ty, depth);
-                Tree::Shift { left: self.chance(2), of, amount: self.boxed(amount, depth) }
+                Tree::Shift {
+                    left: self.chance(2),
+                    of,
+                    amount: self.boxed(amount, depth),
+                }
             }
             6 | 7 => {
                 let from = bits(self.width());
-                Tree::Resize { of: self.boxed(from, depth), rewritten: self.chance(2) }
+                Tree::Resize {
+                    of: self.boxed(from, depth),
+                    rewritten: self.chance(2),
+                }
             }
             8 => {
                 let from = bits(self.width());
                 let offset = self.random.below(from.width as u64 + 1) as usize;
-                Tree::Slice { of: self.boxed(from, depth), offset }
+                Tree::Slice {
+                    of: self.boxed(from, depth),
+                    offset,
+                }
             }
             9 => {
                 let from = bits([16, 32][self.random.below(2) as usize]);
                 let of = self.boxed(from, depth);
-                Tree::DynamicSlice { of, offset: self.boxed(bits(4), depth) }
+                Tree::DynamicSlice {
+                    of,
+                    offset: self.boxed(bits(4), depth),
+                }
             }
             10 if ty.width == 32 => {
                 let a = self.boxed(bits(16), depth);
@@ -494,7 +658,11 @@ impl Generator {
             11 => {
                 let of = self.boxed(ty, depth);
                 let offset = self.random.below(ty.width as u64) as usize;
-                Tree::ReplaceBit { of, offset, bit: self.boxed(bits(1), depth) }
+                Tree::ReplaceBit {
+                    of,
+                    offset,
+                    bit: self.boxed(bits(1), depth),
+                }
             }
             12 => Tree::Reinterpret(self.boxed(signed(ty.width), depth)),
             _ => self.leaf(ty),
@@ -504,8 +672,18 @@ impl Generator {
     fn condition(&mut self, depth: u32) -> Tree {
         match self.random.below(8) {
             0..=2 => {
-                let compare = [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge][self.random.below(6) as usize];
-                let ty = Ty { width: self.width(), signed: self.chance(3) };
+                let compare = [
+                    Compare::Eq,
+                    Compare::Ne,
+                    Compare::Lt,
+                    Compare::Le,
+                    Compare::Gt,
+                    Compare::Ge,
+                ][self.random.below(6) as usize];
+                let ty = Ty {
+                    width: self.width(),
+                    signed: self.chance(3),
+                };
                 let a = self.boxed(ty, depth);
                 Tree::Compare(compare, a, self.operand(ty, depth))
             }
@@ -523,11 +701,17 @@ impl Generator {
             }
             6 => {
                 let ty = bits(self.width());
-                Tree::Bit { of: self.boxed(ty, depth), offset: self.random.below(ty.width as u64) as usize }
+                Tree::Bit {
+                    of: self.boxed(ty, depth),
+                    offset: self.random.below(ty.width as u64) as usize,
+                }
             }
             _ => {
                 let of = self.boxed(bits(16), depth);
-                Tree::DynamicBit { of, offset: self.boxed(bits(4), depth) }
+                Tree::DynamicBit {
+                    of,
+                    offset: self.boxed(bits(4), depth),
+                }
             }
         }
     }
@@ -537,7 +721,13 @@ impl Generator {
         if ty.signed && self.chance(3) {
             let from = signed(self.width());
             let of = self.boxed(from, depth);
-            return Stmt::Assign(name, Expr { ty, tree: Tree::SignExtend { of, stated: false } });
+            return Stmt::Assign(
+                name,
+                Expr {
+                    ty,
+                    tree: Tree::SignExtend { of, stated: false },
+                },
+            );
         }
         Stmt::Assign(name, *self.operand(ty, depth))
     }
@@ -555,13 +745,21 @@ impl Generator {
         match self.random.below(4) {
             0 => {
                 let test = self.typed(bits(1), 2);
-                Stmt::If(test, self.block(then, nesting - 1), self.block(otherwise, nesting - 1))
+                Stmt::If(
+                    test,
+                    self.block(then, nesting - 1),
+                    self.block(otherwise, nesting - 1),
+                )
             }
             1 => {
                 let test = self.typed(bits(1), 1);
                 let first = self.block(then, nesting - 1);
                 let inner_test = self.typed(bits(1), 1);
-                let inner = Stmt::If(inner_test, self.block(then, nesting - 1), self.block(otherwise, nesting - 1));
+                let inner = Stmt::If(
+                    inner_test,
+                    self.block(then, nesting - 1),
+                    self.block(otherwise, nesting - 1),
+                );
                 Stmt::ElseIf(test, first, Box::new(inner))
             }
             2 => {
@@ -625,7 +823,11 @@ struct RandomKernel {
 
 impl RandomKernel {
     fn new(number: u64) -> Self {
-        let mut generator = Generator { random: Random(number), readable: Vec::new(), loops: Vec::new() };
+        let mut generator = Generator {
+            random: Random(number),
+            readable: Vec::new(),
+            loops: Vec::new(),
+        };
         Self {
             a: Signal::default(),
             b: Signal::default(),
@@ -665,7 +867,11 @@ impl Logic for RandomKernel {
     fn hdl(&self) -> Verilog {
         let mut casts = Vec::new();
         let block = block_ast(&self._program, &mut casts);
-        let description = Description { name: format!("random_{}", self._number), casts, ..Description::default() };
+        let description = Description {
+            name: format!("random_{}", self._number),
+            casts,
+            ..Description::default()
+        };
         describe(Verilog::Combinatorial(block), &description)
     }
 }
@@ -675,7 +881,8 @@ fn random_kernels_mean_what_rust_means() {
     let mut cases = Vec::new();
     for number in 0..PROGRAMS {
         let kernel = RandomKernel::new(number);
-        let bundle = emit(&kernel, &EmitOptions::default()).unwrap_or_else(|error| panic!("{number}: {error}\n{:#?}", kernel._program));
+        let bundle = emit(&kernel, &EmitOptions::default())
+            .unwrap_or_else(|error| panic!("{number}: {error}\n{:#?}", kernel._program));
         let mut random = Random(number ^ 0xABCD_EF01);
         let stimuli = (0..VECTORS).map(|step| {
             INPUTS
@@ -700,7 +907,8 @@ fn random_kernels_mean_what_rust_means() {
 #[test]
 fn random_kernels_are_lint_clean() {
     for number in 0..12 {
-        let bundle = emit(&RandomKernel::new(number * 7 + 1), &EmitOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+        let bundle = emit(&RandomKernel::new(number * 7 + 1), &EmitOptions::default())
+            .unwrap_or_else(|error| panic!("{error}"));
         assert_lint_clean(&bundle);
     }
 }

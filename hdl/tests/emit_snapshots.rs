@@ -275,22 +275,39 @@ impl Logic for Chain {
 }
 
 fn emitted(block: &impl Block) -> Bundle {
-    let options = EmitOptions { top: String::new(), keep_hierarchy: vec!["signed_lane".to_owned()] };
+    let options = EmitOptions {
+        top: String::new(),
+        keep_hierarchy: vec!["signed_lane".to_owned()],
+    };
     let bundle = emit(block, &options).unwrap_or_else(|error| panic!("{error}"));
     assert_lint_clean(&bundle);
     bundle
 }
 
-fn random_stimuli(widths: Vec<usize>, steps: usize, seed: u64) -> impl Iterator<Item = Vec<Vec<u64>>> {
+fn random_stimuli(
+    widths: Vec<usize>,
+    steps: usize,
+    seed: u64,
+) -> impl Iterator<Item = Vec<Vec<u64>>> {
     let mut random = Random(seed);
     (0..steps).map(move |step| {
-        let low = |width: usize| if width == 64 { u64::MAX } else { (1 << width) - 1 };
+        let low = |width: usize| {
+            if width == 64 {
+                u64::MAX
+            } else {
+                (1 << width) - 1
+            }
+        };
         // One-bit inputs that come first are reset and the like: high in the first cycle, then now and then.
         widths
             .iter()
             .enumerate()
             .map(|(i, &width)| {
-                let word = if i == 0 && width == 1 { u64::from(step == 0 || random.below(16) == 0) } else { random.word() & low(width) };
+                let word = if i == 0 && width == 1 {
+                    u64::from(step == 0 || random.below(16) == 0)
+                } else {
+                    random.word() & low(width)
+                };
                 vec![word]
             })
             .collect()
@@ -305,8 +322,16 @@ fn small_modules_read_well_and_agree_cycle_by_cycle() {
     insta::assert_snapshot!("handshake", handshake.concatenated());
     let dot = emitted(&Dot::<16>::default());
     insta::assert_snapshot!("dot", dot.concatenated());
-    let names: Vec<&str> = dot.modules.iter().map(|module| module.name.as_str()).collect();
-    assert_eq!(names, ["signed_lane_w6", "signed_lane_w4", "dot"], "equal lanes share a module");
+    let names: Vec<&str> = dot
+        .modules
+        .iter()
+        .map(|module| module.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["signed_lane_w6", "signed_lane_w4", "dot"],
+        "equal lanes share a module"
+    );
     let chain = emitted(&Chain::default());
     insta::assert_snapshot!("chain", chain.concatenated());
 
@@ -314,10 +339,29 @@ fn small_modules_read_well_and_agree_cycle_by_cycle() {
     dot_widths.extend([6, 5, 6]);
     // The pipeline's registers have no reset: its first two results are not compared.
     assert_icarus_agrees(&[
-        simulate_case(Accumulator::<12>::default(), accumulator, random_stimuli(vec![1, 1, 8], 2000, 1)).after(1),
-        simulate_case(Handshake::default(), handshake, random_stimuli(vec![1, 1], 2000, 2)).after(2),
-        simulate_case(Dot::<16>::default(), dot, random_stimuli(dot_widths, 1000, 3)).after(2),
-        simulate_case(Chain::default(), chain, random_stimuli(vec![8, 1, 1], 1000, 4)),
+        simulate_case(
+            Accumulator::<12>::default(),
+            accumulator,
+            random_stimuli(vec![1, 1, 8], 2000, 1),
+        )
+        .after(1),
+        simulate_case(
+            Handshake::default(),
+            handshake,
+            random_stimuli(vec![1, 1], 2000, 2),
+        )
+        .after(2),
+        simulate_case(
+            Dot::<16>::default(),
+            dot,
+            random_stimuli(dot_widths, 1000, 3),
+        )
+        .after(2),
+        simulate_case(
+            Chain::default(),
+            chain,
+            random_stimuli(vec![8, 1, 1], 1000, 4),
+        ),
     ]);
 }
 
@@ -326,9 +370,18 @@ fn a_bundle_is_written_one_file_a_module() {
     let bundle = emitted(&Dot::<16>::default());
     let folder = tempfile::tempdir().unwrap();
     let files = bundle.write_rtl(&folder.path().join("rtl")).unwrap();
-    let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+    let names: Vec<_> = files
+        .iter()
+        .map(|file| file.file_name().unwrap().to_str().unwrap())
+        .collect();
     assert_eq!(names, ["signed_lane_w6.v", "signed_lane_w4.v", "dot.v"]);
-    assert_eq!(std::fs::read_to_string(&files[2]).unwrap(), bundle.top_module().source);
+    assert_eq!(
+        std::fs::read_to_string(&files[2]).unwrap(),
+        bundle.top_module().source
+    );
     assert_eq!(bundle.top_module().instances.len(), 17);
-    assert_eq!(bundle.top_module().parameters, [("LANES".to_owned(), "16".to_owned())]);
+    assert_eq!(
+        bundle.top_module().parameters,
+        [("LANES".to_owned(), "16".to_owned())]
+    );
 }

@@ -10,8 +10,9 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    BinOp, Block, Error, Expr, ExprCall, ExprForLoop, ExprMatch, ExprMethodCall, GenericArgument, GenericParam, Ident, ImplItem,
-    ItemImpl, Lit, LitStr, Macro, Member, Pat, Path, PathArguments, RangeLimits, Result, Stmt, Token, Type, UnOp, parse_quote,
+    BinOp, Block, Error, Expr, ExprCall, ExprForLoop, ExprMatch, ExprMethodCall, GenericArgument,
+    GenericParam, Ident, ImplItem, ItemImpl, Lit, LitStr, Macro, Member, Pat, Path, PathArguments,
+    RangeLimits, Result, Stmt, Token, Type, UnOp, parse_quote,
 };
 
 /// Arguments of the attribute: nothing, or `name = "module_name"`.
@@ -27,15 +28,23 @@ impl Parse for Attributes {
         }
         let key: Ident = input.parse()?;
         if key != "name" {
-            return Err(Error::new(key.span(), "the only argument is `name = \"verilog_module_name\"`"));
+            return Err(Error::new(
+                key.span(),
+                "the only argument is `name = \"verilog_module_name\"`",
+            ));
         }
         input.parse::<Token![=]>()?;
         let name: LitStr = input.parse()?;
         let value = name.value();
         let plain = value.starts_with(|c: char| c.is_ascii_lowercase())
-            && value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            && value
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !plain {
-            return Err(Error::new(name.span(), "a module name is lower case letters, digits and `_`"));
+            return Err(Error::new(
+                name.span(),
+                "a module name is lower case letters, digits and `_`",
+            ));
         }
         Ok(Self { name: Some(value) })
     }
@@ -66,8 +75,13 @@ fn snake_case(name: &str) -> String {
     let mut snake = String::new();
     let characters: Vec<char> = name.chars().collect();
     for (i, &c) in characters.iter().enumerate() {
-        let after_lower = i > 0 && (characters[i - 1].is_lowercase() || characters[i - 1].is_ascii_digit());
-        let acronym_ends = i > 0 && characters[i - 1].is_uppercase() && characters.get(i + 1).is_some_and(|next| next.is_lowercase());
+        let after_lower =
+            i > 0 && (characters[i - 1].is_lowercase() || characters[i - 1].is_ascii_digit());
+        let acronym_ends = i > 0
+            && characters[i - 1].is_uppercase()
+            && characters
+                .get(i + 1)
+                .is_some_and(|next| next.is_lowercase());
         if c.is_uppercase() && (after_lower || acronym_ends) {
             snake.push('_');
         }
@@ -86,7 +100,9 @@ impl Parse for RegisterList {
     fn parse(input: ParseStream) -> Result<Self> {
         let this = input.parse()?;
         input.parse::<Token![,]>()?;
-        let signals = Punctuated::<Expr, Token![,]>::parse_terminated(input)?.into_iter().collect();
+        let signals = Punctuated::<Expr, Token![,]>::parse_terminated(input)?
+            .into_iter()
+            .collect();
         Ok(Self { this, signals })
     }
 }
@@ -187,13 +203,26 @@ enum Place {
 
 /// Name of a path as rust-hdl's tree spells it.
 fn tree_name(path: &Path) -> String {
-    path.segments.iter().map(|s| s.ident.to_string()).collect::<Vec<_>>().join("$")
+    path.segments
+        .iter()
+        .map(|s| s.ident.to_string())
+        .collect::<Vec<_>>()
+        .join("$")
 }
 
 fn is_constant_name(path: &Path) -> bool {
-    let last = path.segments.last().map(|s| s.ident.to_string()).unwrap_or_default();
-    let upper = last.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-    upper && (path.segments.len() == 1 || last.len() > 1 || path.segments.first().is_some_and(|s| s.ident == "Self"))
+    let last = path
+        .segments
+        .last()
+        .map(|s| s.ident.to_string())
+        .unwrap_or_default();
+    let upper = last
+        .chars()
+        .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    upper
+        && (path.segments.len() == 1
+            || last.len() > 1
+            || path.segments.first().is_some_and(|s| s.ident == "Self"))
 }
 
 /// Whether an expression is arithmetic of literals and of sizes that a module keeps in fields rust-hdl skips, such as
@@ -203,7 +232,9 @@ fn is_size(expression: &Expr) -> bool {
         Expr::Lit(literal) => matches!(literal.lit, Lit::Int(_)),
         Expr::Paren(inner) => is_size(&inner.expr),
         Expr::Binary(binary) => {
-            matches!(binary.op, BinOp::Add(_) | BinOp::Sub(_) | BinOp::Mul(_)) && is_size(&binary.left) && is_size(&binary.right)
+            matches!(binary.op, BinOp::Add(_) | BinOp::Sub(_) | BinOp::Mul(_))
+                && is_size(&binary.left)
+                && is_size(&binary.right)
         }
         Expr::Field(field) => {
             matches!(field.base.as_ref(), Expr::Path(path) if path.path.is_ident("self"))
@@ -244,7 +275,10 @@ impl Checker {
                 local,
                 "`let` does not translate: declare a `Signal<Local, _>` field and assign it",
             ),
-            Stmt::Item(item) => self.refuse(item, "items inside a kernel do not translate: move it outside"),
+            Stmt::Item(item) => self.refuse(
+                item,
+                "items inside a kernel do not translate: move it outside",
+            ),
             Stmt::Macro(statement) => self.unknown_macro(&statement.mac),
         }
     }
@@ -297,7 +331,10 @@ impl Checker {
         let arms = selection.arms.len();
         for (position, arm) in selection.arms.iter().enumerate() {
             if let Some((_, guard)) = &arm.guard {
-                self.refuse(guard, "a match guard is dropped by rust-hdl: put an `if` inside the arm");
+                self.refuse(
+                    guard,
+                    "a match guard is dropped by rust-hdl: put an `if` inside the arm",
+                );
             }
             match &arm.pat {
                 Pat::Lit(literal) => {
@@ -328,7 +365,9 @@ impl Checker {
 
     fn repetition(&mut self, repetition: &ExprForLoop) {
         let variable = match repetition.pat.as_ref() {
-            Pat::Ident(variable) if variable.mutability.is_none() && variable.by_ref.is_none() => Some(variable.ident.clone()),
+            Pat::Ident(variable) if variable.mutability.is_none() && variable.by_ref.is_none() => {
+                Some(variable.ident.clone())
+            }
             other => {
                 self.refuse(other, "a loop variable is a plain name");
                 None
@@ -353,7 +392,10 @@ impl Checker {
         }
         if let Some(variable) = variable {
             if self.loops.contains(&variable) {
-                self.refuse(&variable, "this loop variable hides that of an outer loop: rename it");
+                self.refuse(
+                    &variable,
+                    "this loop variable hides that of an outer loop: rename it",
+                );
             }
             self.loops.push(variable.clone());
             self.all_loops.push(variable);
@@ -376,7 +418,9 @@ impl Checker {
     /// `Interface::join(&mut self.a, &mut self.b)` and `link`.
     fn connection(&mut self, call: &ExprCall) {
         let name = match call.func.as_ref() {
-            Expr::Path(path) if path.path.segments.len() >= 2 => path.path.segments.last().map(|s| s.ident.to_string()),
+            Expr::Path(path) if path.path.segments.len() >= 2 => {
+                path.path.segments.last().map(|s| s.ident.to_string())
+            }
             _ => None,
         };
         if !matches!(name.as_deref(), Some("join" | "link")) || call.args.len() != 2 {
@@ -388,7 +432,9 @@ impl Checker {
         }
         for argument in &call.args {
             match argument {
-                Expr::Reference(reference) if reference.mutability.is_some() => self.signal_path(&reference.expr),
+                Expr::Reference(reference) if reference.mutability.is_some() => {
+                    self.signal_path(&reference.expr)
+                }
                 other => self.refuse(other, "expected `&mut self.interface`"),
             }
         }
@@ -457,8 +503,10 @@ impl Checker {
             Expr::Field(_) => self.constant_field(expression),
             Expr::Paren(inner) => self.is_constant(&inner.expr),
             Expr::Binary(binary) => {
-                matches!(binary.op, BinOp::Add(_) | BinOp::Sub(_) | BinOp::Mul(_) | BinOp::Shl(_) | BinOp::Shr(_))
-                    && self.is_constant(&binary.left)
+                matches!(
+                    binary.op,
+                    BinOp::Add(_) | BinOp::Sub(_) | BinOp::Mul(_) | BinOp::Shl(_) | BinOp::Shr(_)
+                ) && self.is_constant(&binary.left)
                     && self.is_constant(&binary.right)
             }
             _ => false,
@@ -485,7 +533,9 @@ impl Checker {
     /// Whether an expression is `self._name`: a plain field (rust-hdl takes no field with a leading `_` for a signal) that
     /// is fixed when the block is built; notes it as a constant.
     fn constant_field(&mut self, expression: &Expr) -> bool {
-        let Expr::Field(field) = expression else { return false };
+        let Expr::Field(field) = expression else {
+            return false;
+        };
         let (Expr::Path(root), Member::Named(name)) = (field.base.as_ref(), &field.member) else {
             return false;
         };
@@ -494,7 +544,9 @@ impl Checker {
             return false;
         }
         if !self.facts.constants.iter().any(|(known, _)| *known == name) {
-            self.facts.constants.push((name, expression.to_token_stream()));
+            self.facts
+                .constants
+                .push((name, expression.to_token_stream()));
         }
         true
     }
@@ -550,7 +602,12 @@ impl Checker {
 
     fn binary(&mut self, binary: &syn::ExprBinary) {
         let place = match binary.op {
-            BinOp::Eq(_) | BinOp::Ne(_) | BinOp::Lt(_) | BinOp::Le(_) | BinOp::Gt(_) | BinOp::Ge(_) => Place::Compared,
+            BinOp::Eq(_)
+            | BinOp::Ne(_)
+            | BinOp::Lt(_)
+            | BinOp::Le(_)
+            | BinOp::Gt(_)
+            | BinOp::Ge(_) => Place::Compared,
             BinOp::Add(_)
             | BinOp::Sub(_)
             | BinOp::Mul(_)
@@ -567,7 +624,10 @@ impl Checker {
             }
         };
         let literal = |e: &Expr| is_literal_with_method(e);
-        if literal(&binary.left) && literal(&binary.right) && (has_method(&binary.left) || has_method(&binary.right)) {
+        if literal(&binary.left)
+            && literal(&binary.right)
+            && (has_method(&binary.left) || has_method(&binary.right))
+        {
             self.refuse(
                 binary,
                 "arithmetic of sized constants does not translate: compute it in a `const`",
@@ -582,7 +642,12 @@ impl Checker {
             self.refuse(call, "this call does not translate");
             return;
         };
-        let segments: Vec<String> = function.path.segments.iter().map(|s| s.ident.to_string()).collect();
+        let segments: Vec<String> = function
+            .path
+            .segments
+            .iter()
+            .map(|s| s.ident.to_string())
+            .collect();
         let names: Vec<&str> = segments.iter().map(String::as_str).collect();
         let width = match names.as_slice() {
             ["bit_cast" | "signed_bit_cast"] => Some(first_turbofish(&function.path)),
@@ -614,7 +679,10 @@ impl Checker {
             _ => 0,
         };
         if call.args.len() != expected_arguments {
-            self.refuse(call, format!("`{name}` takes {expected_arguments} argument(s)"));
+            self.refuse(
+                call,
+                format!("`{name}` takes {expected_arguments} argument(s)"),
+            );
             return;
         }
         match name.as_str() {
@@ -632,7 +700,10 @@ impl Checker {
             "into" | "any" | "all" | "xor" => self.value(&call.receiver, Place::Value),
             "to_bits" => {
                 if !is_literal_with_method(&call.receiver) {
-                    self.refuse(&call.receiver, "`to_bits` is for literals, loop variables and constants");
+                    self.refuse(
+                        &call.receiver,
+                        "`to_bits` is for literals, loop variables and constants",
+                    );
                 }
                 self.value(&call.receiver, Place::Value);
             }
@@ -685,9 +756,14 @@ fn is_literal_with_method(expression: &Expr) -> bool {
         }
         Expr::Paren(inner) => is_literal_with_method(&inner.expr),
         Expr::Unary(unary) => is_literal_with_method(&unary.expr),
-        Expr::Binary(binary) => is_literal_with_method(&binary.left) && is_literal_with_method(&binary.right),
+        Expr::Binary(binary) => {
+            is_literal_with_method(&binary.left) && is_literal_with_method(&binary.right)
+        }
         Expr::MethodCall(call) => {
-            matches!(call.method.to_string().as_str(), "into" | "to_bits" | "to_signed_bits") && is_literal_with_method(&call.receiver)
+            matches!(
+                call.method.to_string().as_str(),
+                "into" | "to_bits" | "to_signed_bits"
+            ) && is_literal_with_method(&call.receiver)
         }
         _ => false,
     }
@@ -712,7 +788,9 @@ fn width_of(argument: &GenericArgument) -> CastWidth {
 
 fn first_turbofish(path: &Path) -> CastWidth {
     match path.segments.last().map(|s| &s.arguments) {
-        Some(PathArguments::AngleBracketed(arguments)) => arguments.args.first().map_or(CastWidth::Inferred, width_of),
+        Some(PathArguments::AngleBracketed(arguments)) => {
+            arguments.args.first().map_or(CastWidth::Inferred, width_of)
+        }
         _ => CastWidth::Inferred,
     }
 }
@@ -755,7 +833,12 @@ fn doc_lines(item: &ItemImpl) -> String {
         .filter_map(|attribute| match &attribute.meta {
             syn::Meta::NameValue(pair) => match &pair.value {
                 Expr::Lit(literal) => match &literal.lit {
-                    Lit::Str(text) => Some(text.value().trim_end().strip_prefix(' ').map_or(text.value(), str::to_owned)),
+                    Lit::Str(text) => Some(
+                        text.value()
+                            .trim_end()
+                            .strip_prefix(' ')
+                            .map_or(text.value(), str::to_owned),
+                    ),
                     _ => None,
                 },
                 _ => None,
@@ -773,19 +856,36 @@ pub fn expand(attributes: &Attributes, item: ItemImpl) -> Result<TokenStream> {
         .and_then(|(_, path, _)| path.segments.last())
         .is_some_and(|segment| segment.ident == "Logic");
     if !is_logic {
-        return Err(Error::new_spanned(&item.self_ty, "#[kernel] stands on `impl Logic for …`"));
+        return Err(Error::new_spanned(
+            &item.self_ty,
+            "#[kernel] stands on `impl Logic for …`",
+        ));
     }
     let [ImplItem::Fn(update)] = item.items.as_slice() else {
-        return Err(Error::new_spanned(&item.self_ty, "a kernel's impl block has `update` and nothing else"));
+        return Err(Error::new_spanned(
+            &item.self_ty,
+            "a kernel's impl block has `update` and nothing else",
+        ));
     };
     if update.sig.ident != "update" {
-        return Err(Error::new_spanned(&update.sig.ident, "a kernel's function is `update`"));
+        return Err(Error::new_spanned(
+            &update.sig.ident,
+            "a kernel's function is `update`",
+        ));
     }
     let Type::Path(self_type) = item.self_ty.as_ref() else {
         return Err(Error::new_spanned(&item.self_ty, "expected a struct"));
     };
-    let type_name = self_type.path.segments.last().map(|s| s.ident.to_string()).unwrap_or_default();
-    let name = attributes.name.clone().unwrap_or_else(|| snake_case(&type_name));
+    let type_name = self_type
+        .path
+        .segments
+        .last()
+        .map(|s| s.ident.to_string())
+        .unwrap_or_default();
+    let name = attributes
+        .name
+        .clone()
+        .unwrap_or_else(|| snake_case(&type_name));
 
     let mut update = update.clone();
     let mut expander = MacroExpander::default();
@@ -817,7 +917,10 @@ pub fn expand(attributes: &Attributes, item: ItemImpl) -> Result<TokenStream> {
     let (impl_generics, _, where_clause) = item.generics.split_for_impl();
     let self_type = &item.self_ty;
     let trait_path = item.trait_.as_ref().map(|(_, path, _)| path);
-    let kept_attributes = item.attrs.iter().filter(|attribute| !attribute.path().is_ident("doc"));
+    let kept_attributes = item
+        .attrs
+        .iter()
+        .filter(|attribute| !attribute.path().is_ident("doc"));
     Ok(quote! {
         #(#kept_attributes)*
         #[allow(clippy::vec_init_then_push, clippy::useless_conversion)]
@@ -854,4 +957,214 @@ pub fn expand(attributes: &Attributes, item: ItemImpl) -> Result<TokenStream> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `#[kernel]` says about a body: the error messages, or the facts.
+    fn checked(body: &str) -> std::result::Result<Facts, String> {
+        let mut block: Block = syn::parse_str(&format!("{{ {body} }}")).unwrap();
+        let mut expander = MacroExpander::default();
+        expander.visit_block_mut(&mut block);
+        if let Some(error) = combine(expander.errors) {
+            return Err(error.to_string());
+        }
+        let parameters = vec![parse_quote!(LANES)];
+        check(&block, parameters).map_err(|error| {
+            error
+                .into_iter()
+                .map(|e| e.to_string())
+                .collect::<Vec<_>>()
+                .join("; ")
+        })
+    }
+
+    fn assert_refused(body: &str, message: &str) {
+        match checked(body) {
+            Ok(_) => panic!("accepted: {body}"),
+            Err(found) => assert!(found.contains(message), "{body}: {found}"),
+        }
+    }
+
+    #[test]
+    fn what_rust_hdl_drops_or_garbles_is_refused() {
+        for (body, message) in [
+            (
+                "match self.a.val().index() { 0 if self.c.val() => {} _ => {} }",
+                "match guard",
+            ),
+            ("match self.a.val().index() { x => {} }", "binding"),
+            ("match self.a.val().index() { _ => {} 0 => {} }", "last arm"),
+            (
+                "match self.a.val().index() { 0..=3 => {} _ => {} }",
+                "range pattern",
+            ),
+            (
+                "match self.a.val().index() { 0 | 1 => {} _ => {} }",
+                "repeat the arm",
+            ),
+            (
+                "for i in 0..=3 { self.a[i].next = self.b.val(); }",
+                "one trip short",
+            ),
+            (
+                "for i in (0..3).rev() { self.a[i].next = self.b.val(); }",
+                "upwards",
+            ),
+            (
+                "for i in 0.. { self.a[i].next = self.b.val(); }",
+                "both ends",
+            ),
+            (
+                "for i in 0..LANES - 1 { self.a[i].next = self.b.val(); }",
+                "parentheses",
+            ),
+            (
+                "for i in 0..2 { for i in 0..2 { self.a[i].next = self.b.val(); } }",
+                "hides",
+            ),
+            (
+                "for a in 0..2 { self.a[a].next = self.b.val(); }",
+                "name of a field",
+            ),
+            (
+                "self.a[self.s.val().index()].next = self.b.val();",
+                "select by a signal",
+            ),
+            ("self.a.next = self.b[n].val();", "array index"),
+            (
+                "self.a.next = self.b.val() + (self.c.val().index() + 1).to_bits();",
+                "`to_bits` is for",
+            ),
+            (
+                "if self.a.val().index() + 1 == 3 { self.b.next = true; }",
+                "`.index()`",
+            ),
+            (
+                "self.a.next = self.b.val().get_bit(self.c.val().index() + 1);",
+                "bit offset",
+            ),
+            (
+                "self.a.next = self.b.val().get_bit(self.c.val());",
+                "bit offset",
+            ),
+            ("let t = self.a.val();", "`let`"),
+            (
+                "self.a.next = if self.c.val() { 1.into() } else { 0.into() };",
+                "statements in a kernel",
+            ),
+            ("self.a.next = self.b.val() as u8;", "`as`"),
+            ("self.a.next = helper(self.b.val());", "module of its own"),
+            ("println!(\"x\");", "runs in simulation"),
+            ("assert!(self.a.val());", "runs in simulation"),
+            ("self.a.next += 1;", "does not translate"),
+            ("self.a.next = self.b.val() / 3;", "operator"),
+            ("self.a.next = self.n;", "only signals are read"),
+            ("self.a.next = self.s.val().p.v;", "struct inside a struct"),
+            (
+                "self.a.next = 200_u8.to_bits::<8>() + 100_u8.to_bits::<8>();",
+                "sized constants",
+            ),
+            ("self.myself.next = self.b.val();", "garbles"),
+            ("self.a = self.b.val();", "only `self.….next`"),
+            ("if let Some(x) = self.a.val() {}", "`if let`"),
+            ("while true {}", "does not translate"),
+            ("registers!(self, clock, reset);", "expected registers!"),
+            ("data_registers!(self, clock);", "expected data_registers!"),
+        ] {
+            assert_refused(body, message);
+        }
+    }
+
+    #[test]
+    fn a_kernel_of_the_usual_kind_is_accepted() {
+        let facts = checked(
+            "registers!(self, clock, reset, a, lane[2 * 3 + 1].acc);
+             for i in 0..(LANES - 1) {
+                 data_registers!(self, clock, b[i]);
+                 if self.x.val().get_bits::<3>(0).index() == i { self.b[i].d.next = self.grid[i].cell[i + 1].val(); }
+             }
+             for i in 0..self._rows { self.row[i * self._rows].next = BIAS.into(); }
+             match self.state.q.val() { State::Idle => self.a.d.next = 0.into(), State::Busy => {} }
+             match self.x.val().get_bit(self.k.val().index()) { true => self.y.next = Self::K.to_bits(), false => self.y.next = (-1).into() }
+             self.s.next.field = signed_cast(bit_cast::<W, 8>(self.x.val()));
+             self.t.next = signed_bit_cast(self.s.val().field) + 3_i8.to_signed_bits::<4>();
+             Stream::link(&mut self.rx, &mut self.inner.rx);",
+        )
+        .unwrap_or_else(|message| panic!("{message}"));
+        let names: Vec<&str> = facts
+            .constants
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(names, ["_rows", "BIAS", "Self$K"]);
+        let casts: Vec<String> = facts
+            .casts
+            .iter()
+            .map(|cast| match cast {
+                CastWidth::Same => "same".to_owned(),
+                CastWidth::Given(width) => width.to_string(),
+                CastWidth::Inferred => "inferred".to_owned(),
+            })
+            .collect();
+        assert_eq!(
+            casts,
+            ["same", "W", "inferred", "4"],
+            "in the order of the tree"
+        );
+    }
+
+    #[test]
+    fn registers_hold_by_default() {
+        let mut block: Block = parse_quote!({
+            for i in 0..2 {
+                registers!(self, clock, reset, lane[i].acc);
+            }
+        });
+        MacroExpander::default().visit_block_mut(&mut block);
+        let expected: Block = parse_quote!({
+            for i in 0..2 {
+                self.lane[i].acc.clock.next = self.clock.val();
+                self.lane[i].acc.reset.next = self.reset.val();
+                self.lane[i].acc.d.next = self.lane[i].acc.q.val();
+            }
+        });
+        assert_eq!(
+            block.to_token_stream().to_string(),
+            expected.to_token_stream().to_string()
+        );
+    }
+
+    #[test]
+    fn only_a_logic_impl_with_update_alone_is_a_kernel() {
+        let message = |item: ItemImpl| {
+            expand(&Attributes::default(), item).map_err(|error| error.to_string())
+        };
+        assert!(message(parse_quote!(impl Logic for X { fn update(&mut self) {} })).is_ok());
+        for item in [
+            parse_quote!(impl X { fn update(&mut self) {} }),
+            parse_quote!(impl Logic for X { fn connect(&mut self) {} }),
+            parse_quote!(impl Logic for X { fn update(&mut self) {} fn hdl(&self) -> Verilog { x } }),
+        ] {
+            assert!(message(item).is_err());
+        }
+        assert!(syn::parse_str::<Attributes>("name = \"pe_array\"").is_ok());
+        assert!(syn::parse_str::<Attributes>("name = \"PeArray\"").is_err());
+        assert!(syn::parse_str::<Attributes>("title = \"x\"").is_err());
+    }
+
+    #[test]
+    fn type_names_become_module_names() {
+        for (name, expected) in [
+            ("Pe", "pe"),
+            ("DotProduct16", "dot_product16"),
+            ("FP8Lane", "fp8_lane"),
+            ("PEArray", "pe_array"),
+            ("E4M3ToBf16", "e4_m3_to_bf16"),
+        ] {
+            assert_eq!(snake_case(name), expected);
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Data, DeriveInput, Error, Fields, GenericArgument, PathArguments, Result, Type, TypePath};
+use syn::{
+    Data, DeriveInput, Error, Fields, GenericArgument, PathArguments, Result, Type, TypePath,
+};
 
 /// The last segment's name and type arguments of a path type.
 fn generic_arguments(path: &TypePath) -> Option<(String, Vec<&Type>)> {
@@ -39,15 +41,23 @@ fn is_port(ty: &Type) -> bool {
 
 pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let Data::Struct(data) = &input.data else {
-        return Err(Error::new_spanned(&input.ident, "PortAccess is for structs of signals"));
+        return Err(Error::new_spanned(
+            &input.ident,
+            "PortAccess is for structs of signals",
+        ));
     };
     let Fields::Named(fields) = &data.fields else {
-        return Err(Error::new_spanned(&input.ident, "PortAccess needs named fields"));
+        return Err(Error::new_spanned(
+            &input.ident,
+            "PortAccess needs named fields",
+        ));
     };
     let ports: Vec<_> = fields
         .named
         .iter()
-        .filter(|field| is_port(&field.ty) || field.attrs.iter().any(|a| a.path().is_ident("interface")))
+        .filter(|field| {
+            is_port(&field.ty) || field.attrs.iter().any(|a| a.path().is_ident("interface"))
+        })
         .filter_map(|field| field.ident.as_ref())
         .collect();
     let name = &input.ident;
@@ -109,9 +119,15 @@ mod tests {
 
     #[test]
     fn only_structs_with_named_fields_have_ports() {
-        let input: DeriveInput = parse_quote!(enum State { Idle });
+        let input: DeriveInput = parse_quote!(
+            enum State {
+                Idle,
+            }
+        );
         assert!(expand(&input).is_err());
-        let input: DeriveInput = parse_quote!(struct Pair(Signal<In, Bit>););
+        let input: DeriveInput = parse_quote!(
+            struct Pair(Signal<In, Bit>);
+        );
         assert!(expand(&input).is_err());
     }
 }

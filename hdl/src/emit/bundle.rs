@@ -53,7 +53,11 @@ pub struct Bundle {
 impl Bundle {
     /// All modules in one text.
     pub fn concatenated(&self) -> String {
-        let sources: Vec<&str> = self.modules.iter().map(|module| module.source.as_str()).collect();
+        let sources: Vec<&str> = self
+            .modules
+            .iter()
+            .map(|module| module.source.as_str())
+            .collect();
         sources.join("\n")
     }
 
@@ -80,6 +84,10 @@ impl Bundle {
     ///
     /// Never for a bundle that [`emit`](super::emit) made: it has at least its top.
     pub fn top_module(&self) -> &Module {
-        self.modules.iter().rev().find(|module| module.name == self.top).unwrap_or(&self.modules[self.modules.len() - 1])
+        self.modules
+            .iter()
+            .rev()
+            .find(|module| module.name == self.top)
+            .unwrap_or(&self.modules[self.modules.len() - 1])
     }
 }

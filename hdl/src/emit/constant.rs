@@ -63,9 +63,11 @@ pub(super) fn parse_rust_integer(text: &str) -> Option<BigInt> {
         Some("0o") => (8, &text[2..]),
         _ => (10, text.as_str()),
     };
-    let suffix = ["usize", "isize", "u128", "i128", "u16", "u32", "u64", "i16", "i32", "i64", "u8", "i8"]
-        .into_iter()
-        .find(|suffix| digits.ends_with(suffix));
+    let suffix = [
+        "usize", "isize", "u128", "i128", "u16", "u32", "u64", "i16", "i32", "i64", "u8", "i8",
+    ]
+    .into_iter()
+    .find(|suffix| digits.ends_with(suffix));
     let digits = suffix.map_or(digits, |suffix| &digits[..digits.len() - suffix.len()]);
     BigInt::parse_bytes(digits.as_bytes(), radix)
 }
@@ -82,24 +84,40 @@ pub(super) fn encode(value: &BigInt, width: usize, signed: bool) -> Option<BigUi
     if *value < low || *value >= high {
         return None;
     }
-    let value = if value.sign() == Sign::Minus { value + modulus } else { value.clone() };
+    let value = if value.sign() == Sign::Minus {
+        value + modulus
+    } else {
+        value.clone()
+    };
     value.to_biguint()
 }
 
 /// The number that bits stand for: unsigned, or two's complement.
 pub(super) fn decode(bits: &BigUint, width: usize, signed: bool) -> BigInt {
     let value = BigInt::from(bits.clone());
-    if signed && bits.bit(width as u64 - 1) { value - (BigInt::from(1) << width) } else { value }
+    if signed && bits.bit(width as u64 - 1) {
+        value - (BigInt::from(1) << width)
+    } else {
+        value
+    }
 }
 
 /// Evaluates arithmetic in square brackets: `i * COLS + j - 1`. `lookup` gives the numbers that names stand for.
-pub(super) fn evaluate_index(text: &str, lookup: &dyn Fn(&str) -> Option<BigInt>) -> Result<usize, Fault> {
-    let mut parser = IndexParser { text, rest: text, lookup };
+pub(super) fn evaluate_index(
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<BigInt>,
+) -> Result<usize, Fault> {
+    let mut parser = IndexParser {
+        text,
+        rest: text,
+        lookup,
+    };
     let value = parser.sum()?;
     if !parser.rest.trim_start().is_empty() {
         return Err(parser.fault("can't be evaluated"));
     }
-    usize::try_from(&value).map_err(|_| Fault::new(text, format!("is {value}, which is no index"), ""))
+    usize::try_from(&value)
+        .map_err(|_| Fault::new(text, format!("is {value}, which is no index"), ""))
 }
 
 struct IndexParser<'a> {
@@ -110,7 +128,11 @@ struct IndexParser<'a> {
 
 impl IndexParser<'_> {
     fn fault(&self, reason: &str) -> Fault {
-        Fault::new(self.text, reason, "an array index is arithmetic of loop variables, literals and constants")
+        Fault::new(
+            self.text,
+            reason,
+            "an array index is arithmetic of loop variables, literals and constants",
+        )
     }
 
     fn take(&mut self, token: &str) -> bool {
@@ -136,8 +158,13 @@ impl IndexParser<'_> {
                 return Ok(value);
             };
             let amount = self.additive()?;
-            let amount = usize::try_from(&amount).map_err(|_| self.fault("shifts by a negative or huge number"))?;
-            value = if left { value << amount } else { value >> amount };
+            let amount = usize::try_from(&amount)
+                .map_err(|_| self.fault("shifts by a negative or huge number"))?;
+            value = if left {
+                value << amount
+            } else {
+                value >> amount
+            };
         }
     }
 
@@ -183,7 +210,9 @@ impl IndexParser<'_> {
             if word.is_empty() {
                 self.fault("can't be evaluated")
             } else {
-                self.fault(&format!("names `{word}`, which is no loop variable, parameter or constant"))
+                self.fault(&format!(
+                    "names `{word}`, which is no loop variable, parameter or constant"
+                ))
             }
         })
     }
@@ -228,7 +257,11 @@ mod tests {
     fn values_are_read_back() {
         assert_eq!(parse_value("16"), Some(Constant::Integer(16.into())));
         assert_eq!(parse_value("true"), Some(Constant::Bool(true)));
-        let sized = Constant::Sized { value: BigInt::from(-5), width: 8, signed: true };
+        let sized = Constant::Sized {
+            value: BigInt::from(-5),
+            width: 8,
+            signed: true,
+        };
         assert_eq!(parse_value("8'sd-5"), Some(sized));
         assert_eq!(literal_value(&true.into()), Some((1.into(), 1)));
         assert_eq!(literal_value(&0x1234_u32.into()), Some((0x1234.into(), 32)));

@@ -45,7 +45,7 @@ impl Fault {
 pub(super) fn source_name(name: &str) -> String {
     let mut text = String::new();
     for (i, part) in name.trim_end_matches("$next").split('$').enumerate() {
-        if part.chars().all(|c| c.is_ascii_digit()) && !part.is_empty() {
+        if i > 0 && !part.is_empty() && part.chars().all(|c| c.is_ascii_digit()) {
             text.push_str(&format!("[{part}]"));
         } else {
             if i > 0 {

@@ -91,22 +91,40 @@ pub(super) enum Kind {
     Const(BigUint, Option<Rc<str>>),
     Net(NetId),
     /// `width` bits from bit `low` on.
-    Slice { of: ExprRef, low: usize },
+    Slice {
+        of: ExprRef,
+        low: usize,
+    },
     /// Most significant part first.
     Concat(Vec<ExprRef>),
     /// Wider than its operand.
-    Extend { of: ExprRef, signed: bool },
+    Extend {
+        of: ExprRef,
+        signed: bool,
+    },
     Arithmetic(Arithmetic, ExprRef, ExprRef),
     /// Product of two sign-extended operands; as [`Arithmetic::Mul`], but says that signs matter.
     SignedProduct(ExprRef, ExprRef),
     Not(ExprRef),
     Negate(ExprRef),
-    Compare { relation: Relation, signed: bool, left: ExprRef, right: ExprRef },
+    Compare {
+        relation: Relation,
+        signed: bool,
+        left: ExprRef,
+        right: ExprRef,
+    },
     Reduce(Reduction, ExprRef),
     /// Logical; zero when the amount reaches the width.
-    Shift { left: bool, of: ExprRef, amount: ExprRef },
+    Shift {
+        left: bool,
+        of: ExprRef,
+        amount: ExprRef,
+    },
     /// One bit; `index` has exactly the bits to number those of `of`, whose width is a power of two or beyond reach.
-    Select { of: ExprRef, index: ExprRef },
+    Select {
+        of: ExprRef,
+        index: ExprRef,
+    },
     /// Not assigned.
     Undefined,
 }
@@ -159,7 +177,10 @@ impl Expr {
         }
         match &of.kind {
             Kind::Const(value, _) => Self::constant((value >> low) & low_mask(width), width),
-            Kind::Slice { of: inner, low: inner_low } => Self::slice(inner, inner_low + low, width),
+            Kind::Slice {
+                of: inner,
+                low: inner_low,
+            } => Self::slice(inner, inner_low + low, width),
             Kind::Undefined => Self::new(width, Kind::Undefined),
             Kind::Concat(parts) => {
                 let mut kept = Vec::new();
@@ -185,12 +206,24 @@ impl Expr {
                 }
             }
             // The low bits of these depend on the low bits of the operands alone.
-            Kind::Arithmetic(op, a, b) if low == 0 || matches!(op, Arithmetic::And | Arithmetic::Or | Arithmetic::Xor) => {
-                Self::arithmetic(*op, &Self::slice(a, low, width), &Self::slice(b, low, width))
+            Kind::Arithmetic(op, a, b)
+                if low == 0 || matches!(op, Arithmetic::And | Arithmetic::Or | Arithmetic::Xor) =>
+            {
+                Self::arithmetic(
+                    *op,
+                    &Self::slice(a, low, width),
+                    &Self::slice(b, low, width),
+                )
             }
             Kind::Not(a) => Self::not(&Self::slice(a, low, width)),
             Kind::Negate(a) if low == 0 => Self::negate(&Self::slice(a, low, width)),
-            _ => Self::new(width, Kind::Slice { of: Rc::clone(of), low }),
+            _ => Self::new(
+                width,
+                Kind::Slice {
+                    of: Rc::clone(of),
+                    low,
+                },
+            ),
         }
     }
 
@@ -206,15 +239,20 @@ impl Expr {
         }
         let mut merged: Vec<ExprRef> = Vec::new();
         for part in flat {
-            let joined = merged.last().and_then(|last| match (&last.kind, &part.kind) {
-                (Kind::Const(high, None), Kind::Const(low, None)) => {
-                    Some(Self::constant((high << part.width) | low, last.width + part.width))
-                }
-                (Kind::Slice { of: a, low: a_low }, Kind::Slice { of: b, low: b_low }) if a == b && *a_low == b_low + part.width => {
-                    Some(Self::slice(a, *b_low, last.width + part.width))
-                }
-                _ => None,
-            });
+            let joined = merged
+                .last()
+                .and_then(|last| match (&last.kind, &part.kind) {
+                    (Kind::Const(high, None), Kind::Const(low, None)) => Some(Self::constant(
+                        (high << part.width) | low,
+                        last.width + part.width,
+                    )),
+                    (Kind::Slice { of: a, low: a_low }, Kind::Slice { of: b, low: b_low })
+                        if a == b && *a_low == b_low + part.width =>
+                    {
+                        Some(Self::slice(a, *b_low, last.width + part.width))
+                    }
+                    _ => None,
+                });
             match joined {
                 Some(joined) => {
                     merged.pop();
@@ -225,7 +263,10 @@ impl Expr {
         }
         match merged.as_slice() {
             [only] => Rc::clone(only),
-            _ => Self::new(merged.iter().map(|part| part.width).sum(), Kind::Concat(merged)),
+            _ => Self::new(
+                merged.iter().map(|part| part.width).sum(),
+                Kind::Concat(merged),
+            ),
         }
     }
 
@@ -236,10 +277,20 @@ impl Expr {
         }
         if let Kind::Const(value, _) = &of.kind {
             let negative = signed && value.bit(of.width as u64 - 1);
-            let value = if negative { value | (low_mask(width) ^ low_mask(of.width)) } else { value.clone() };
+            let value = if negative {
+                value | (low_mask(width) ^ low_mask(of.width))
+            } else {
+                value.clone()
+            };
             return Self::constant(value, width);
         }
-        Self::new(width, Kind::Extend { of: Rc::clone(of), signed })
+        Self::new(
+            width,
+            Kind::Extend {
+                of: Rc::clone(of),
+                signed,
+            },
+        )
     }
 
     /// Zero- or sign-extends, or truncates.
@@ -268,7 +319,9 @@ impl Expr {
         }
         match op {
             Arithmetic::Add | Arithmetic::Or | Arithmetic::Xor if zero(a) => Rc::clone(b),
-            Arithmetic::Add | Arithmetic::Or | Arithmetic::Xor | Arithmetic::Sub if zero(b) => Rc::clone(a),
+            Arithmetic::Add | Arithmetic::Or | Arithmetic::Xor | Arithmetic::Sub if zero(b) => {
+                Rc::clone(a)
+            }
             Arithmetic::And | Arithmetic::Mul if zero(a) || zero(b) => Self::zero(a.width),
             _ => Self::new(a.width, Kind::Arithmetic(op, Rc::clone(a), Rc::clone(b))),
         }
@@ -278,9 +331,22 @@ impl Expr {
         match &a.kind {
             Kind::Const(value, _) => Self::constant(value ^ low_mask(a.width), a.width),
             Kind::Not(inner) => Rc::clone(inner),
-            Kind::Compare { relation, signed, left, right } => {
+            Kind::Compare {
+                relation,
+                signed,
+                left,
+                right,
+            } => {
                 let (left, right) = (Rc::clone(left), Rc::clone(right));
-                Self::new(1, Kind::Compare { relation: relation.inverse(), signed: *signed, left, right })
+                Self::new(
+                    1,
+                    Kind::Compare {
+                        relation: relation.inverse(),
+                        signed: *signed,
+                        left,
+                        right,
+                    },
+                )
             }
             _ => Self::new(a.width, Kind::Not(Rc::clone(a))),
         }
@@ -298,18 +364,44 @@ impl Expr {
         .unwrap_or_else(|| {
             let same = matches!(relation, Relation::Eq | Relation::Ne);
             // A bool compared with a constant bool is that bool or its inverse.
-            if let (1, true, Some(bit)) = (left.width, same, right.as_constant().map(|value| value.bit(0))) {
-                return if bit == (relation == Relation::Eq) { Rc::clone(left) } else { Self::not(left) };
+            if let (1, true, Some(bit)) = (
+                left.width,
+                same,
+                right.as_constant().map(|value| value.bit(0)),
+            ) {
+                return if bit == (relation == Relation::Eq) {
+                    Rc::clone(left)
+                } else {
+                    Self::not(left)
+                };
             }
             let (left, right) = (Rc::clone(left), Rc::clone(right));
-            Self::new(1, Kind::Compare { relation, signed: signed && !same, left, right })
+            Self::new(
+                1,
+                Kind::Compare {
+                    relation,
+                    signed: signed && !same,
+                    left,
+                    right,
+                },
+            )
         })
     }
 
     /// Compares with a number that may lie beyond what the width holds.
-    pub fn compare_with_number(relation: Relation, signed: bool, value: &ExprRef, number: &BigInt) -> ExprRef {
-        match (Self::decided(relation, signed, value.width, number), encode(number, value.width, signed)) {
-            (None, Some(bits)) => Self::compare(relation, signed, value, &Self::constant(bits, value.width)),
+    pub fn compare_with_number(
+        relation: Relation,
+        signed: bool,
+        value: &ExprRef,
+        number: &BigInt,
+    ) -> ExprRef {
+        match (
+            Self::decided(relation, signed, value.width, number),
+            encode(number, value.width, signed),
+        ) {
+            (None, Some(bits)) => {
+                Self::compare(relation, signed, value, &Self::constant(bits, value.width))
+            }
             (decided, _) => decided.unwrap_or_else(|| Self::bit(relation == Relation::Ne)),
         }
     }
@@ -357,18 +449,30 @@ impl Expr {
             None if of.as_constant().is_some_and(|value| value.bits() == 0) => Self::zero(of.width),
             None => Self::new(
                 of.width,
-                Kind::Shift { left, of: Rc::clone(of), amount: Rc::clone(amount) },
+                Kind::Shift {
+                    left,
+                    of: Rc::clone(of),
+                    amount: Rc::clone(amount),
+                },
             ),
         }
     }
 
     /// One bit at a signal's position: `index` has the bits to number those of `of` and reaches none beyond.
     pub fn select(of: &ExprRef, index: &ExprRef) -> ExprRef {
-        let constant = index.as_constant().and_then(|index| usize::try_from(index).ok());
+        let constant = index
+            .as_constant()
+            .and_then(|index| usize::try_from(index).ok());
         match constant {
             Some(index) if index < of.width => Self::slice(of, index, 1),
             _ if of.as_constant().is_some() => Self::slice(&Self::shift(of, false, index), 0, 1),
-            _ => Self::new(1, Kind::Select { of: Rc::clone(of), index: Rc::clone(index) }),
+            _ => Self::new(
+                1,
+                Kind::Select {
+                    of: Rc::clone(of),
+                    index: Rc::clone(index),
+                },
+            ),
         }
     }
 
@@ -382,7 +486,11 @@ impl Expr {
             return Rc::clone(of);
         }
         if let Some(value) = of.as_constant() {
-            let value = if left { (value << amount) & low_mask(width) } else { value >> amount };
+            let value = if left {
+                (value << amount) & low_mask(width)
+            } else {
+                value >> amount
+            };
             return Self::constant(value, width);
         }
         let simple = of.is_simple() || matches!(of.kind, Kind::Concat(_) | Kind::Extend { .. });
@@ -390,7 +498,11 @@ impl Expr {
             let bits = (usize::BITS - amount.leading_zeros()) as usize;
             return Self::new(
                 width,
-                Kind::Shift { left, of: Rc::clone(of), amount: Self::constant(amount.into(), bits) },
+                Kind::Shift {
+                    left,
+                    of: Rc::clone(of),
+                    amount: Self::constant(amount.into(), bits),
+                },
             );
         }
         if left {
@@ -415,7 +527,11 @@ impl Expr {
     }
 
     pub fn has_undefined(&self) -> bool {
-        matches!(self.kind, Kind::Undefined) || self.operands().iter().any(|operand| operand.has_undefined())
+        matches!(self.kind, Kind::Undefined)
+            || self
+                .operands()
+                .iter()
+                .any(|operand| operand.has_undefined())
     }
 
     /// Replaces nets, simplifying again what is built from them.
@@ -431,7 +547,12 @@ impl Expr {
             Kind::SignedProduct(a, b) => Self::new(self.width, Kind::SignedProduct(sub(a), sub(b))),
             Kind::Not(a) => Self::not(&sub(a)),
             Kind::Negate(a) => Self::negate(&sub(a)),
-            Kind::Compare { relation, signed, left, right } => Self::compare(*relation, *signed, &sub(left), &sub(right)),
+            Kind::Compare {
+                relation,
+                signed,
+                left,
+                right,
+            } => Self::compare(*relation, *signed, &sub(left), &sub(right)),
             Kind::Reduce(op, a) => Self::reduce(*op, &sub(a)),
             Kind::Shift { left, of, amount } => Self::shift(&sub(of), *left, &sub(amount)),
             Kind::Select { of, index } => Self::select(&sub(of), &sub(index)),
@@ -452,23 +573,39 @@ mod tests {
             Expr::slice(&joined, 4, 8),
             Expr::concat(vec![Expr::slice(&a, 0, 4), Expr::slice(&b, 4, 4)])
         );
-        assert_eq!(Expr::concat(vec![Expr::slice(&a, 4, 4), Expr::slice(&a, 0, 4)]), a);
+        assert_eq!(
+            Expr::concat(vec![Expr::slice(&a, 4, 4), Expr::slice(&a, 0, 4)]),
+            a
+        );
         let wide = Expr::extend(&a, 16, false);
         assert_eq!(Expr::slice(&wide, 8, 4), Expr::zero(4));
         assert_eq!(Expr::slice(&wide, 2, 4), Expr::slice(&a, 2, 4));
         let sum = Expr::arithmetic(Arithmetic::Add, &a, &b);
         assert_eq!(
             Expr::slice(&sum, 0, 4),
-            Expr::arithmetic(Arithmetic::Add, &Expr::slice(&a, 0, 4), &Expr::slice(&b, 0, 4))
+            Expr::arithmetic(
+                Arithmetic::Add,
+                &Expr::slice(&a, 0, 4),
+                &Expr::slice(&b, 0, 4)
+            )
         );
-        assert!(matches!(Expr::slice(&sum, 1, 4).kind, Kind::Slice { .. }), "a carry comes from below");
+        assert!(
+            matches!(Expr::slice(&sum, 1, 4).kind, Kind::Slice { .. }),
+            "a carry comes from below"
+        );
     }
 
     #[test]
     fn constants_keep_their_sign() {
         let minus_one = Expr::constant(15_u32.into(), 4);
-        assert_eq!(Expr::extend(&minus_one, 8, true).as_constant(), Some(&255_u32.into()));
-        assert_eq!(Expr::extend(&minus_one, 8, false).as_constant(), Some(&15_u32.into()));
+        assert_eq!(
+            Expr::extend(&minus_one, 8, true).as_constant(),
+            Some(&255_u32.into())
+        );
+        assert_eq!(
+            Expr::extend(&minus_one, 8, false).as_constant(),
+            Some(&15_u32.into())
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! A `Local` or `Out` that is read back after an assignment gets a net of its own for that version, so the result is free of
 //! order. What the tree leaves open and context does not settle is refused.
 
-use super::constant::{Constant, decode, encode, evaluate_index, literal_value, parse_rust_integer, parse_value};
+use super::constant::{
+    Constant, decode, encode, evaluate_index, literal_value, parse_rust_integer, parse_value,
+};
 use super::error::{Fault, source_name};
 use super::expr::{Arithmetic, Expr, ExprRef, Kind, NetId, Reduction, Relation};
 use super::scope::{Scope, Variant};
@@ -12,8 +14,8 @@ use crate::kernel::{CastWidth, Description};
 use crate::primitive::Primitive;
 use num_bigint::{BigInt, BigUint};
 use rust_hdl_core::ast::{
-    VerilogBlock, VerilogBlockOrConditional, VerilogConditional, VerilogExpression, VerilogLink, VerilogLiteral, VerilogMatch,
-    VerilogOp, VerilogOpUnary, VerilogStatement,
+    VerilogBlock, VerilogBlockOrConditional, VerilogConditional, VerilogExpression, VerilogLink,
+    VerilogLiteral, VerilogMatch, VerilogOp, VerilogOpUnary, VerilogStatement,
 };
 use rust_hdl_core::prelude::AtomKind;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -54,16 +56,32 @@ pub(super) enum Value {
     Undefined,
     Is(ExprRef),
     /// `before` is what it held when the conditional began; branches that leave it alone hold the very same reference.
-    If { before: ValueRef, test: ExprRef, then: ValueRef, otherwise: ValueRef },
-    Case { before: ValueRef, test: ExprRef, arms: Vec<(ExprRef, ValueRef)>, default: ValueRef },
+    If {
+        before: ValueRef,
+        test: ExprRef,
+        then: ValueRef,
+        otherwise: ValueRef,
+    },
+    Case {
+        before: ValueRef,
+        test: ExprRef,
+        arms: Vec<(ExprRef, ValueRef)>,
+        default: ValueRef,
+    },
 }
 
 impl Value {
     pub fn branches(&self) -> Vec<&ValueRef> {
         match self {
             Self::Undefined | Self::Is(_) => Vec::new(),
-            Self::If { then, otherwise, .. } => vec![then, otherwise],
-            Self::Case { arms, default, .. } => arms.iter().map(|(_, value)| value).chain([default]).collect(),
+            Self::If {
+                then, otherwise, ..
+            } => vec![then, otherwise],
+            Self::Case { arms, default, .. } => arms
+                .iter()
+                .map(|(_, value)| value)
+                .chain([default])
+                .collect(),
         }
     }
 
@@ -78,11 +96,19 @@ impl Value {
 
 /// Whether `goal` holds for a value that some branch leads to.
 pub(super) fn reaches(value: &ValueRef, goal: &dyn Fn(&ValueRef) -> bool) -> bool {
-    fn walk(value: &ValueRef, goal: &dyn Fn(&ValueRef) -> bool, seen: &mut HashSet<*const Value>) -> bool {
+    fn walk(
+        value: &ValueRef,
+        goal: &dyn Fn(&ValueRef) -> bool,
+        seen: &mut HashSet<*const Value>,
+    ) -> bool {
         if goal(value) {
             return true;
         }
-        seen.insert(Rc::as_ptr(value)) && value.branches().into_iter().any(|branch| walk(branch, goal, seen))
+        seen.insert(Rc::as_ptr(value))
+            && value
+                .branches()
+                .into_iter()
+                .any(|branch| walk(branch, goal, seen))
     }
     walk(value, goal, &mut HashSet::new())
 }
@@ -116,7 +142,11 @@ pub(super) fn for_each_expression(value: &ValueRef, visit: &mut dyn FnMut(&ExprR
 #[derive(Clone, Debug)]
 pub(super) enum Definition {
     Value(ValueRef),
-    Register { clock: NetId, reset: Option<(NetId, BigUint)>, d: NetId },
+    Register {
+        clock: NetId,
+        reset: Option<(NetId, BigUint)>,
+        d: NetId,
+    },
 }
 
 /// A block within.
@@ -140,7 +170,10 @@ struct Type {
     signed: bool,
 }
 
-const BOOL: Type = Type { width: 1, signed: false };
+const BOOL: Type = Type {
+    width: 1,
+    signed: false,
+};
 
 struct Lowering<'a> {
     nets: Vec<Net>,
@@ -158,7 +191,12 @@ struct Lowering<'a> {
 }
 
 /// Lowers a kernel. `children` says what the scope's children are.
-pub(super) fn lower(scope: &Scope, block: &VerilogBlock, description: &Description, children: &[Child]) -> Result<Lowered, Fault> {
+pub(super) fn lower(
+    scope: &Scope,
+    block: &VerilogBlock,
+    description: &Description,
+    children: &[Child],
+) -> Result<Lowered, Fault> {
     let mut lowering = Lowering {
         nets: Vec::new(),
         names: HashMap::new(),
@@ -191,14 +229,23 @@ fn typed(width: usize, signed: bool) -> Type {
 
 impl Lowering<'_> {
     fn add_net(&mut self, name: String, width: usize, signed: bool, role: Role) -> NetId {
-        self.nets.push(Net { name, width, signed, role });
+        self.nets.push(Net {
+            name,
+            width,
+            signed,
+            role,
+        });
         self.nets.len() - 1
     }
 
     fn declare(&mut self, scope: &Scope, description: &Description) -> Result<(), Fault> {
         for atom in &scope.atoms {
             if atom.width == 0 {
-                return Err(Fault::new(&atom.name, "has no bits", "an enum of one variant needs no signal"));
+                return Err(Fault::new(
+                    &atom.name,
+                    "has no bits",
+                    "an enum of one variant needs no signal",
+                ));
             }
             let role = match atom.kind {
                 AtomKind::InputParameter => Role::Input,
@@ -209,16 +256,28 @@ impl Lowering<'_> {
                     let Some((value, _)) = value else {
                         return Err(Fault::new(&atom.name, "has a value that can't be read", ""));
                     };
-                    let bits = encode(&value, atom.width, value < BigInt::from(0))
-                        .ok_or_else(|| Fault::new(&atom.name, "has a value beyond its width", ""))?;
+                    let bits =
+                        encode(&value, atom.width, value < BigInt::from(0)).ok_or_else(|| {
+                            Fault::new(&atom.name, "has a value beyond its width", "")
+                        })?;
                     let value = decode(&bits, atom.width, atom.signed);
                     self.constants.insert(
                         atom.name.clone(),
-                        Constant::Sized { value, width: atom.width, signed: atom.signed },
+                        Constant::Sized {
+                            value,
+                            width: atom.width,
+                            signed: atom.signed,
+                        },
                     );
                     continue;
                 }
-                _ => return Err(Fault::new(&atom.name, "is an InOut signal", "bidirectional signals belong to the board's top level")),
+                _ => {
+                    return Err(Fault::new(
+                        &atom.name,
+                        "is an InOut signal",
+                        "bidirectional signals belong to the board's top level",
+                    ));
+                }
             };
             let id = self.add_net(atom.name.clone(), atom.width, atom.signed, role);
             if self.names.insert(atom.name.clone(), id).is_some() {
@@ -243,9 +302,15 @@ impl Lowering<'_> {
             }
         }
         for (name, text) in description.parameters.iter().chain(&description.constants) {
-            let value = parse_value(text).ok_or_else(|| Fault::new(name, format!("has the unreadable value `{text}`"), ""))?;
+            let value = parse_value(text).ok_or_else(|| {
+                Fault::new(name, format!("has the unreadable value `{text}`"), "")
+            })?;
             if self.names.contains_key(name) {
-                return Err(Fault::new(name, "is both a signal and a constant", "rename one"));
+                return Err(Fault::new(
+                    name,
+                    "is both a signal and a constant",
+                    "rename one",
+                ));
             }
             self.constants.insert(name.clone(), value);
         }
@@ -254,28 +319,45 @@ impl Lowering<'_> {
 
     // ---- casts -------------------------------------------------------------------------------------------------------
 
-    fn number_casts(&mut self, block: &VerilogBlock, description: &Description) -> Result<(), Fault> {
+    fn number_casts(
+        &mut self,
+        block: &VerilogBlock,
+        description: &Description,
+    ) -> Result<(), Fault> {
         let mut nodes = Vec::new();
         casts_of_block(block, &mut nodes);
         if nodes.len() != description.casts.len() {
             return Err(Fault::new(
                 &description.name,
-                format!("has {} casts in its tree and {} in its source", nodes.len(), description.casts.len()),
+                format!(
+                    "has {} casts in its tree and {} in its source",
+                    nodes.len(),
+                    description.casts.len()
+                ),
                 "write the kernel with #[kernel]",
             ));
         }
-        self.casts.extend(nodes.into_iter().zip(description.casts.iter().copied()));
+        self.casts
+            .extend(nodes.into_iter().zip(description.casts.iter().copied()));
         Ok(())
     }
 
     fn cast_width(&self, node: &VerilogExpression) -> CastWidth {
-        self.casts.get(&std::ptr::from_ref(node)).copied().unwrap_or(CastWidth::Inferred)
+        self.casts
+            .get(&std::ptr::from_ref(node))
+            .copied()
+            .unwrap_or(CastWidth::Inferred)
     }
 
     // ---- names -------------------------------------------------------------------------------------------------------
 
     fn number(&self, name: &str) -> Option<BigInt> {
-        if let Some((_, value)) = self.loops.iter().rev().find(|(variable, _)| variable == name) {
+        if let Some((_, value)) = self
+            .loops
+            .iter()
+            .rev()
+            .find(|(variable, _)| variable == name)
+        {
             return Some(value.clone());
         }
         match self.constants.get(name) {
@@ -291,15 +373,20 @@ impl Lowering<'_> {
         while let Some(open) = rest.find('[') {
             resolved.push_str(&rest[..open]);
             let inner = &rest[open + 1..];
-            let close = inner.find(']').ok_or_else(|| Fault::new(name, "has an unclosed bracket", ""))?;
+            let close = inner
+                .find(']')
+                .ok_or_else(|| Fault::new(name, "has an unclosed bracket", ""))?;
             if inner[..close].contains('[') {
                 return Err(Fault::new(name, "has an index inside an index", ""));
             }
-            let index = evaluate_index(&inner[..close], &|word| self.number(word)).map_err(|fault| Fault {
-                name: source_name(name),
-                reason: format!("index `{}` {}", fault.name, fault.reason),
-                hint: fault.hint,
-            })?;
+            let index =
+                evaluate_index(&inner[..close], &|word| self.number(word)).map_err(|fault| {
+                    Fault {
+                        name: source_name(name),
+                        reason: format!("index `{}` {}", fault.name, fault.reason),
+                        hint: fault.hint,
+                    }
+                })?;
             resolved.push_str(&format!("${index}"));
             rest = &inner[close + 1..];
         }
@@ -309,7 +396,10 @@ impl Lowering<'_> {
 
     fn net_of(&self, name: &str) -> Result<NetId, Fault> {
         let resolved = self.resolve_name(name)?;
-        self.names.get(&resolved).copied().ok_or_else(|| self.undeclared(&resolved))
+        self.names
+            .get(&resolved)
+            .copied()
+            .ok_or_else(|| self.undeclared(&resolved))
     }
 
     fn undeclared(&self, name: &str) -> Fault {
@@ -323,15 +413,20 @@ impl Lowering<'_> {
     // ---- statements --------------------------------------------------------------------------------------------------
 
     fn run(&mut self, block: &VerilogBlock) -> Result<(), Fault> {
-        block.iter().try_for_each(|statement| self.statement(statement))
+        block
+            .iter()
+            .try_for_each(|statement| self.statement(statement))
     }
 
     fn statement(&mut self, statement: &VerilogStatement) -> Result<(), Fault> {
         match statement {
             VerilogStatement::Assignment(target, value) => self.assignment(target, value),
-            VerilogStatement::SliceAssignment { base, width, offset, replacement } => {
-                self.slice_assignment(base, *width, offset, replacement)
-            }
+            VerilogStatement::SliceAssignment {
+                base,
+                width,
+                offset,
+                replacement,
+            } => self.slice_assignment(base, *width, offset, replacement),
             VerilogStatement::If(conditional) => self.conditional(conditional),
             VerilogStatement::Match(selection) => self.selection(selection),
             VerilogStatement::Loop(repetition) => {
@@ -339,11 +434,17 @@ impl Lowering<'_> {
                     literal_value(literal)
                         .and_then(|(value, _)| usize::try_from(&value).ok())
                         .filter(|value| *value <= MAX_TRIPS)
-                        .ok_or_else(|| Fault::new(&repetition.index, "loops over an impossible range", ""))
+                        .ok_or_else(|| {
+                            Fault::new(&repetition.index, "loops over an impossible range", "")
+                        })
                 };
                 let (from, to) = (end(&repetition.from)?, end(&repetition.to)?);
                 if self.names.contains_key(&repetition.index) {
-                    return Err(Fault::new(&repetition.index, "is both a signal and a loop variable", "rename the loop variable"));
+                    return Err(Fault::new(
+                        &repetition.index,
+                        "is both a signal and a loop variable",
+                        "rename the loop variable",
+                    ));
                 }
                 for trip in from..to {
                     self.loops.push((repetition.index.clone(), trip.into()));
@@ -368,21 +469,31 @@ impl Lowering<'_> {
         };
         let full = |owner: &str| format!("{owner}{}", details.my_name).replace('.', "$");
         let (owner, other) = (full(&details.owner_name), full(&details.other_name));
-        let (target, source) = if forward { (other, owner) } else { (owner, other) };
+        let (target, source) = if forward {
+            (other, owner)
+        } else {
+            (owner, other)
+        };
         let target = self.net_of(&target)?;
         let source = self.net_of(&source)?;
         let value = self.read(source)?;
         self.assign(target, value)
     }
 
-    fn assignment(&mut self, target: &VerilogExpression, value: &VerilogExpression) -> Result<(), Fault> {
+    fn assignment(
+        &mut self,
+        target: &VerilogExpression,
+        value: &VerilogExpression,
+    ) -> Result<(), Fault> {
         let VerilogExpression::Signal(name) = target else {
             return Err(Fault::new(describe(target), "can't be assigned", ""));
         };
         let target = self.net_of(name)?;
         let net = &self.nets[target];
         let wanted = typed(net.width, net.signed);
-        let value = self.value_of(value, Some(wanted)).map_err(|fault| within_target(fault, name))?;
+        let value = self
+            .value_of(value, Some(wanted))
+            .map_err(|fault| within_target(fault, name))?;
         if value.width != wanted.width {
             return Err(Fault::new(
                 name,
@@ -414,7 +525,14 @@ impl Lowering<'_> {
         };
         let replacement = self.value_of(replacement, Some(typed(width, false)))?;
         if replacement.width != width {
-            return Err(Fault::new(name, format!("has a field of {width} bits that is assigned {}", replacement.width), ""));
+            return Err(Fault::new(
+                name,
+                format!(
+                    "has a field of {width} bits that is assigned {}",
+                    replacement.width
+                ),
+                "",
+            ));
         }
         let old = match self.present(target).as_deref() {
             None | Some(Value::Undefined) => Expr::new(total, Kind::Undefined),
@@ -435,7 +553,11 @@ impl Lowering<'_> {
     fn conditional(&mut self, conditional: &VerilogConditional) -> Result<(), Fault> {
         let test = self.value_of(&conditional.test, Some(BOOL))?;
         if test.width != 1 {
-            return Err(Fault::new(describe(&conditional.test), "is no condition of one bit", ""));
+            return Err(Fault::new(
+                describe(&conditional.test),
+                "is no condition of one bit",
+                "",
+            ));
         }
         if let Some(value) = test.as_constant() {
             return if value.bit(0) {
@@ -458,17 +580,32 @@ impl Lowering<'_> {
         }
     }
 
-    fn branch(&mut self, body: impl FnOnce(&mut Self) -> Result<(), Fault>) -> Result<BTreeMap<NetId, ValueRef>, Fault> {
+    fn branch(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> Result<(), Fault>,
+    ) -> Result<BTreeMap<NetId, ValueRef>, Fault> {
         self.frames.push(BTreeMap::new());
         body(self)?;
         Ok(self.frames.pop().unwrap_or_default())
     }
 
-    fn merge_if(&mut self, test: &ExprRef, then: &BTreeMap<NetId, ValueRef>, otherwise: &BTreeMap<NetId, ValueRef>) {
-        let targets: Vec<NetId> = then.keys().chain(otherwise.keys().filter(|id| !then.contains_key(id))).copied().collect();
+    fn merge_if(
+        &mut self,
+        test: &ExprRef,
+        then: &BTreeMap<NetId, ValueRef>,
+        otherwise: &BTreeMap<NetId, ValueRef>,
+    ) {
+        let targets: Vec<NetId> = then
+            .keys()
+            .chain(otherwise.keys().filter(|id| !then.contains_key(id)))
+            .copied()
+            .collect();
         for target in targets {
-            let before = self.present(target).unwrap_or_else(|| Rc::new(Value::Undefined));
-            let held = |branch: &BTreeMap<NetId, ValueRef>| branch.get(&target).unwrap_or(&before).clone();
+            let before = self
+                .present(target)
+                .unwrap_or_else(|| Rc::new(Value::Undefined));
+            let held =
+                |branch: &BTreeMap<NetId, ValueRef>| branch.get(&target).unwrap_or(&before).clone();
             let value = Value::If {
                 test: Rc::clone(test),
                 then: held(then),
@@ -498,7 +635,10 @@ impl Lowering<'_> {
             }
             let (label, name) = self.label(&case.condition, test.as_ref())?;
             if arms.iter().any(|(known, ..)| *known == label) {
-                return Err(fault(&format!("is matched with `{}` twice", source_name(&case.condition))));
+                return Err(fault(&format!(
+                    "is matched with `{}` twice",
+                    source_name(&case.condition)
+                )));
             }
             arms.push((label, name, &case.block));
         }
@@ -508,7 +648,11 @@ impl Lowering<'_> {
                 Some(Constant::Integer(value)) => value,
                 _ => return Err(fault("can't be matched")),
             };
-            let arm = arms.iter().find(|(label, ..)| *label == number).map(|(.., block)| *block).or(default);
+            let arm = arms
+                .iter()
+                .find(|(label, ..)| *label == number)
+                .map(|(.., block)| *block)
+                .or(default);
             return arm.map_or(Ok(()), |block| self.run(block));
         };
         // A label beyond the width is never met: Rust compares as usize.
@@ -528,12 +672,19 @@ impl Lowering<'_> {
             },
         };
         if let Some(value) = test.as_constant() {
-            let arm = arms.iter().find(|(label, _)| label.as_constant() == Some(value)).map(|(_, block)| *block);
+            let arm = arms
+                .iter()
+                .find(|(label, _)| label.as_constant() == Some(value))
+                .map(|(_, block)| *block);
             return self.run(arm.unwrap_or(default));
         }
         if let ([(label, block)], true) = (arms.as_slice(), test.width == 1) {
             let one = label.as_constant().is_some_and(|value| value.bit(0));
-            let (high, low) = if one { (*block, default) } else { (default, *block) };
+            let (high, low) = if one {
+                (*block, default)
+            } else {
+                (default, *block)
+            };
             let then = self.branch(|lowering| lowering.run(high))?;
             let otherwise = self.branch(|lowering| lowering.run(low))?;
             self.merge_if(&test, &then, &otherwise);
@@ -547,15 +698,26 @@ impl Lowering<'_> {
             branches.push((label, self.branch(|lowering| lowering.run(block))?));
         }
         let default = self.branch(|lowering| lowering.run(default))?;
-        let mut targets: Vec<NetId> = branches.iter().flat_map(|(_, branch)| branch.keys()).chain(default.keys()).copied().collect();
+        let mut targets: Vec<NetId> = branches
+            .iter()
+            .flat_map(|(_, branch)| branch.keys())
+            .chain(default.keys())
+            .copied()
+            .collect();
         targets.sort_unstable();
         targets.dedup();
         for target in targets {
-            let before = self.present(target).unwrap_or_else(|| Rc::new(Value::Undefined));
-            let held = |branch: &BTreeMap<NetId, ValueRef>| branch.get(&target).unwrap_or(&before).clone();
+            let before = self
+                .present(target)
+                .unwrap_or_else(|| Rc::new(Value::Undefined));
+            let held =
+                |branch: &BTreeMap<NetId, ValueRef>| branch.get(&target).unwrap_or(&before).clone();
             let value = Value::Case {
                 test: Rc::clone(&test),
-                arms: branches.iter().map(|(label, branch)| (Rc::clone(label), held(branch))).collect(),
+                arms: branches
+                    .iter()
+                    .map(|(label, branch)| (Rc::clone(label), held(branch)))
+                    .collect(),
                 default: held(&default),
                 before: Rc::clone(&before),
             };
@@ -564,7 +726,11 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn label(&self, text: &str, test: Option<&ExprRef>) -> Result<(BigInt, Option<Rc<str>>), Fault> {
+    fn label(
+        &self,
+        text: &str,
+        test: Option<&ExprRef>,
+    ) -> Result<(BigInt, Option<Rc<str>>), Fault> {
         match text {
             "true" => return Ok((1.into(), None)),
             "false" => return Ok((0.into(), None)),
@@ -572,12 +738,18 @@ impl Lowering<'_> {
         }
         if let Some(value) = parse_rust_integer(text) {
             if test.is_some_and(|test| test.width > 32) {
-                return Err(Fault::new(text, "matches more than 32 bits as an index", "rust-hdl panics on that in simulation"));
+                return Err(Fault::new(
+                    text,
+                    "matches more than 32 bits as an index",
+                    "rust-hdl panics on that in simulation",
+                ));
             }
             return Ok((value, None));
         }
         match self.variants.get(text) {
-            Some(variant) if test.is_none_or(|test| test.width == variant.width) => Ok((variant.value.into(), Some(text.into()))),
+            Some(variant) if test.is_none_or(|test| test.width == variant.width) => {
+                Ok((variant.value.into(), Some(text.into())))
+            }
             Some(_) => Err(Fault::new(text, "is a variant of another enum", "")),
             None => Err(self.undeclared(text)),
         }
@@ -586,7 +758,11 @@ impl Lowering<'_> {
     // ---- targets -----------------------------------------------------------------------------------------------------
 
     fn present(&self, target: NetId) -> Option<ValueRef> {
-        self.frames.iter().rev().find_map(|frame| frame.get(&target)).cloned()
+        self.frames
+            .iter()
+            .rev()
+            .find_map(|frame| frame.get(&target))
+            .cloned()
     }
 
     fn hold(&mut self, target: NetId, value: ValueRef) {
@@ -599,7 +775,11 @@ impl Lowering<'_> {
         let net = &self.nets[target];
         match net.role {
             Role::Input => Err(Fault::new(&net.name, "is an input and is assigned", "")),
-            Role::ChildOutput => Err(Fault::new(&net.name, "is an output of a block within and is assigned", "")),
+            Role::ChildOutput => Err(Fault::new(
+                &net.name,
+                "is an output of a block within and is assigned",
+                "",
+            )),
             Role::Output | Role::Local | Role::ChildInput | Role::Version(_) => {
                 self.hold(target, Rc::new(Value::Is(value)));
                 Ok(())
@@ -622,14 +802,19 @@ impl Lowering<'_> {
                 "assign a default first; for a value of the last cycle use a Register",
             )
         };
-        let Some(position) = self.frames.iter().rposition(|frame| frame.contains_key(&id)) else {
+        let Some(position) = self
+            .frames
+            .iter()
+            .rposition(|frame| frame.contains_key(&id))
+        else {
             return Err(unassigned());
         };
         let Some(value) = self.frames[position].get(&id).cloned() else {
             return Err(unassigned());
         };
         if let Value::Is(expr) = value.as_ref() {
-            let own_version = matches!(expr.kind, Kind::Net(net) if self.nets[net].role == Role::Version(id));
+            let own_version =
+                matches!(expr.kind, Kind::Net(net) if self.nets[net].role == Role::Version(id));
             if own_version || matches!(expr.kind, Kind::Const(..)) {
                 return Ok(Rc::clone(expr));
             }
@@ -662,10 +847,15 @@ impl Lowering<'_> {
                     ));
                 }
                 Some(value) => {
-                    self.definitions.insert(id, Definition::Value(Rc::clone(value)));
+                    self.definitions
+                        .insert(id, Definition::Value(Rc::clone(value)));
                 }
                 None if must_be_driven => {
-                    let reason = if net.role == Role::Output { "is an output that nothing drives" } else { "is an input of a block within that nothing drives" };
+                    let reason = if net.role == Role::Output {
+                        "is an output that nothing drives"
+                    } else {
+                        "is an input of a block within that nothing drives"
+                    };
                     return Err(Fault::new(&net.name, reason, ""));
                 }
                 None => {}
@@ -685,17 +875,27 @@ impl Lowering<'_> {
         let (output, expr) = match primitive {
             Primitive::Register | Primitive::DataRegister => {
                 let reset = if primitive == Primitive::Register {
-                    let init = scope.atoms.iter().find(|atom| atom.kind == AtomKind::Constant).and_then(|atom| {
-                        let (value, _) = literal_value(atom.value.as_ref()?)?;
-                        encode(&value, atom.width, value < BigInt::from(0))
-                    });
-                    let init = init.ok_or_else(|| Fault::new(&scope.name, "has no readable reset value", ""))?;
+                    let init = scope
+                        .atoms
+                        .iter()
+                        .find(|atom| atom.kind == AtomKind::Constant)
+                        .and_then(|atom| {
+                            let (value, _) = literal_value(atom.value.as_ref()?)?;
+                            encode(&value, atom.width, value < BigInt::from(0))
+                        });
+                    let init = init.ok_or_else(|| {
+                        Fault::new(&scope.name, "has no readable reset value", "")
+                    })?;
                     Some((port(self, "reset")?, init))
                 } else {
                     None
                 };
                 let q = port(self, "q")?;
-                let register = Definition::Register { clock: port(self, "clock")?, reset, d: port(self, "d")? };
+                let register = Definition::Register {
+                    clock: port(self, "clock")?,
+                    reset,
+                    d: port(self, "d")?,
+                };
                 self.definitions.insert(q, register);
                 return Ok(());
             }
@@ -705,7 +905,10 @@ impl Lowering<'_> {
             }
             Primitive::SignExtend => {
                 let y = port(self, "y")?;
-                (y, Expr::extend(&value(self, "a")?, self.nets[y].width, true))
+                (
+                    y,
+                    Expr::extend(&value(self, "a")?, self.nets[y].width, true),
+                )
             }
             Primitive::Negate => {
                 let a = value(self, "a")?;
@@ -744,7 +947,8 @@ impl Lowering<'_> {
                             let name = format!("{}$sum{terms}${i}", scope.name);
                             let id = self.add_net(name, pair.width, true, Role::Version(sum));
                             let width = pair.width;
-                            self.definitions.insert(id, Definition::Value(Rc::new(Value::Is(pair))));
+                            self.definitions
+                                .insert(id, Definition::Value(Rc::new(Value::Is(pair))));
                             Expr::net(id, width)
                         })
                         .collect();
@@ -760,7 +964,10 @@ impl Lowering<'_> {
                     let Some(label) = encode(&i.into(), select.width, false) else {
                         break;
                     };
-                    arms.push((Expr::constant(label, select.width), is(value(self, &format!("a${i}"))?)));
+                    arms.push((
+                        Expr::constant(label, select.width),
+                        is(value(self, &format!("a${i}"))?),
+                    ));
                 }
                 let selected = match (arms.len(), select.width) {
                     (0, _) => is(Expr::zero(width)),
@@ -776,16 +983,26 @@ impl Lowering<'_> {
                         otherwise: Rc::clone(&arms[0].1),
                         before,
                     }),
-                    _ => Rc::new(Value::Case { test: select, arms, default: is(Expr::zero(width)), before }),
+                    _ => Rc::new(Value::Case {
+                        test: select,
+                        arms,
+                        default: is(Expr::zero(width)),
+                        before,
+                    }),
                 };
                 self.definitions.insert(y, Definition::Value(selected));
                 return Ok(());
             }
         };
         if expr.width != self.nets[output].width {
-            return Err(Fault::new(&self.nets[output].name, "has a width that its operands don't give", ""));
+            return Err(Fault::new(
+                &self.nets[output].name,
+                "has a width that its operands don't give",
+                "",
+            ));
         }
-        self.definitions.insert(output, Definition::Value(Rc::new(Value::Is(expr))));
+        self.definitions
+            .insert(output, Definition::Value(Rc::new(Value::Is(expr))));
         Ok(())
     }
 
@@ -798,7 +1015,13 @@ impl Lowering<'_> {
             VerilogExpression::Literal(literal) => match literal_value(literal) {
                 Some((value, 1)) => Some(Constant::Bool(value.bit(0))),
                 Some((value, _)) => Some(Constant::Integer(value)),
-                None => return Err(Fault::new(literal.to_string(), "is a literal that can't be read", "")),
+                None => {
+                    return Err(Fault::new(
+                        literal.to_string(),
+                        "is a literal that can't be read",
+                        "",
+                    ));
+                }
             },
             VerilogExpression::Signal(name) => {
                 if let Some(value) = self.number(name) {
@@ -808,18 +1031,28 @@ impl Lowering<'_> {
                 }
             }
             VerilogExpression::Unary(op, operand) => match (op, self.constant(operand)?) {
-                (VerilogOpUnary::Neg, Some(Constant::Integer(value))) => Some(Constant::Integer(-value)),
+                (VerilogOpUnary::Neg, Some(Constant::Integer(value))) => {
+                    Some(Constant::Integer(-value))
+                }
                 (VerilogOpUnary::Not, Some(Constant::Bool(value))) => Some(Constant::Bool(!value)),
                 (VerilogOpUnary::Not, Some(Constant::Integer(_))) => {
-                    return Err(Fault::new(describe(expression), "inverts a number of no known width", "write the number out"));
+                    return Err(Fault::new(
+                        describe(expression),
+                        "inverts a number of no known width",
+                        "write the number out",
+                    ));
                 }
                 _ => None,
             },
-            VerilogExpression::Binary(left, op, right) => match (self.constant(left)?, self.constant(right)?) {
-                (Some(Constant::Integer(a)), Some(Constant::Integer(b))) => Some(integer_operation(op, &a, &b, expression)?),
-                (Some(Constant::Bool(a)), Some(Constant::Bool(b))) => bool_operation(op, a, b),
-                _ => None,
-            },
+            VerilogExpression::Binary(left, op, right) => {
+                match (self.constant(left)?, self.constant(right)?) {
+                    (Some(Constant::Integer(a)), Some(Constant::Integer(b))) => {
+                        Some(integer_operation(op, &a, &b, expression)?)
+                    }
+                    (Some(Constant::Bool(a)), Some(Constant::Bool(b))) => bool_operation(op, a, b),
+                    _ => None,
+                }
+            }
             _ => None,
         })
     }
@@ -886,7 +1119,11 @@ impl Lowering<'_> {
         })
     }
 
-    fn value_of(&mut self, expression: &VerilogExpression, wanted: Option<Type>) -> Result<ExprRef, Fault> {
+    fn value_of(
+        &mut self,
+        expression: &VerilogExpression,
+        wanted: Option<Type>,
+    ) -> Result<ExprRef, Fault> {
         if let Some(constant) = self.constant(expression)? {
             return self.constant_value(expression, &constant, wanted);
         }
@@ -900,8 +1137,14 @@ impl Lowering<'_> {
                 let id = self.net_of(name)?;
                 self.read(id)
             }
-            VerilogExpression::Literal(literal) => Err(Fault::new(literal.to_string(), "is a literal that can't be read", "")),
-            VerilogExpression::Cast(operand, width) => self.unsigned_cast(expression, operand, *width),
+            VerilogExpression::Literal(literal) => Err(Fault::new(
+                literal.to_string(),
+                "is a literal that can't be read",
+                "",
+            )),
+            VerilogExpression::Cast(operand, width) => {
+                self.unsigned_cast(expression, operand, *width)
+            }
             VerilogExpression::Unsigned(operand) => match self.cast_width(expression) {
                 CastWidth::Same => self.value_of(operand, wanted.map(|ty| typed(ty.width, true))),
                 CastWidth::Given(width) => self.unsigned_cast(expression, operand, width),
@@ -912,23 +1155,33 @@ impl Lowering<'_> {
             },
             VerilogExpression::Signed(operand) => {
                 let width = match self.cast_width(expression) {
-                    CastWidth::Same => return self.value_of(operand, wanted.map(|ty| typed(ty.width, false))),
+                    CastWidth::Same => {
+                        return self.value_of(operand, wanted.map(|ty| typed(ty.width, false)));
+                    }
                     CastWidth::Given(width) => width,
                     CastWidth::Inferred => self.wanted_width(expression, wanted)?,
                 };
                 if width == 0 {
                     return Err(Fault::new(describe(expression), "is cast to no bits", ""));
                 }
-                if let Some(constant @ (Constant::Integer(_) | Constant::Bool(_))) = self.constant(operand)? {
+                if let Some(constant @ (Constant::Integer(_) | Constant::Bool(_))) =
+                    self.constant(operand)?
+                {
                     return self.constant_value(operand, &constant, Some(typed(width, true)));
                 }
                 if let Some(Type { signed: false, .. }) = self.type_of(operand)? {
-                    return Err(Fault::new(describe(expression), "sign-extends a value without sign", "signed_cast it first"));
+                    return Err(Fault::new(
+                        describe(expression),
+                        "sign-extends a value without sign",
+                        "signed_cast it first",
+                    ));
                 }
                 let operand = self.value_of(operand, None)?;
                 Ok(Expr::resize(&operand, width, true))
             }
-            VerilogExpression::Binary(left, op, right) => self.binary(expression, left, op, right, wanted),
+            VerilogExpression::Binary(left, op, right) => {
+                self.binary(expression, left, op, right, wanted)
+            }
             VerilogExpression::Unary(op, operand) => match op {
                 VerilogOpUnary::Not => Ok(Expr::not(&self.value_of(operand, wanted)?)),
                 VerilogOpUnary::Neg => {
@@ -948,7 +1201,9 @@ impl Lowering<'_> {
             VerilogExpression::Index(operand, index) => {
                 let value = self.value_of(operand, None)?;
                 match self.offset(index)? {
-                    Offset::Constant(offset) if offset < value.width => Ok(Expr::slice(&value, offset, 1)),
+                    Offset::Constant(offset) if offset < value.width => {
+                        Ok(Expr::slice(&value, offset, 1))
+                    }
                     Offset::Constant(offset) => Err(beyond(operand, offset, value.width)),
                     Offset::Signal(index) => Ok(select(&value, &index)),
                 }
@@ -961,7 +1216,11 @@ impl Lowering<'_> {
                 match self.offset(offset)? {
                     Offset::Constant(offset) if offset < value.width => {
                         let available = (value.width - offset).min(*width);
-                        Ok(Expr::extend(&Expr::slice(&value, offset, available), *width, false))
+                        Ok(Expr::extend(
+                            &Expr::slice(&value, offset, available),
+                            *width,
+                            false,
+                        ))
                     }
                     Offset::Constant(offset) if offset == value.width => Ok(Expr::zero(*width)),
                     Offset::Constant(offset) => Err(beyond(operand, offset, value.width)),
@@ -992,14 +1251,22 @@ impl Lowering<'_> {
                         let shifted = |of: &ExprRef| Expr::shift(of, true, &index);
                         let one = shifted(&Expr::constant(1_u32.into(), width));
                         let cleared = Expr::arithmetic(Arithmetic::And, &value, &Expr::not(&one));
-                        Ok(Expr::arithmetic(Arithmetic::Or, &cleared, &shifted(&Expr::extend(&bit, width, false))))
+                        Ok(Expr::arithmetic(
+                            Arithmetic::Or,
+                            &cleared,
+                            &shifted(&Expr::extend(&bit, width, false)),
+                        ))
                     }
                 }
             }
         }
     }
 
-    fn wanted_width(&self, expression: &VerilogExpression, wanted: Option<Type>) -> Result<usize, Fault> {
+    fn wanted_width(
+        &self,
+        expression: &VerilogExpression,
+        wanted: Option<Type>,
+    ) -> Result<usize, Fault> {
         wanted.map(|ty| ty.width).ok_or_else(|| {
             Fault::new(
                 describe(expression),
@@ -1009,7 +1276,12 @@ impl Lowering<'_> {
         })
     }
 
-    fn unsigned_cast(&mut self, expression: &VerilogExpression, operand: &VerilogExpression, width: usize) -> Result<ExprRef, Fault> {
+    fn unsigned_cast(
+        &mut self,
+        expression: &VerilogExpression,
+        operand: &VerilogExpression,
+        width: usize,
+    ) -> Result<ExprRef, Fault> {
         if width == 0 {
             return Err(Fault::new(describe(expression), "is cast to no bits", ""));
         }
@@ -1020,12 +1292,22 @@ impl Lowering<'_> {
         Ok(Expr::resize(&value, width, false))
     }
 
-    fn constant_value(&self, expression: &VerilogExpression, constant: &Constant, wanted: Option<Type>) -> Result<ExprRef, Fault> {
+    fn constant_value(
+        &self,
+        expression: &VerilogExpression,
+        constant: &Constant,
+        wanted: Option<Type>,
+    ) -> Result<ExprRef, Fault> {
         match constant {
             Constant::Bool(value) => Ok(Expr::bit(*value)),
-            Constant::Sized { value, width, signed } => {
-                let bits = encode(value, *width, *signed)
-                    .ok_or_else(|| Fault::new(describe(expression), "has a value beyond its width", ""))?;
+            Constant::Sized {
+                value,
+                width,
+                signed,
+            } => {
+                let bits = encode(value, *width, *signed).ok_or_else(|| {
+                    Fault::new(describe(expression), "has a value beyond its width", "")
+                })?;
                 let name = match strip(expression) {
                     VerilogExpression::Signal(name) => Some(name.as_str().into()),
                     _ => None,
@@ -1034,14 +1316,26 @@ impl Lowering<'_> {
             }
             Constant::Integer(value) => {
                 let wanted = wanted.ok_or_else(|| {
-                    Fault::new(describe(expression), "is a number of no known width", "use `.to_bits::<N>()` or a Constant")
+                    Fault::new(
+                        describe(expression),
+                        "is a number of no known width",
+                        "use `.to_bits::<N>()` or a Constant",
+                    )
                 })?;
                 let bits = encode(value, wanted.width, wanted.signed).ok_or_else(|| {
                     let kind = if wanted.signed { "signed" } else { "unsigned" };
-                    Fault::new(describe(expression), format!("is {value}, which {} {kind} bits can't hold", wanted.width), "")
+                    Fault::new(
+                        describe(expression),
+                        format!("is {value}, which {} {kind} bits can't hold", wanted.width),
+                        "",
+                    )
                 })?;
                 let name = match strip(expression) {
-                    VerilogExpression::Signal(name) if self.constants.contains_key(name.as_str()) => Some(name.as_str().into()),
+                    VerilogExpression::Signal(name)
+                        if self.constants.contains_key(name.as_str()) =>
+                    {
+                        Some(name.as_str().into())
+                    }
                     _ => None,
                 };
                 Ok(Expr::new(wanted.width, Kind::Const(bits, name)))
@@ -1051,9 +1345,15 @@ impl Lowering<'_> {
 
     fn offset(&mut self, offset: &VerilogExpression) -> Result<Offset, Fault> {
         match self.constant(offset)? {
-            Some(Constant::Integer(value)) => usize::try_from(&value)
-                .map(Offset::Constant)
-                .map_err(|_| Fault::new(describe(offset), format!("is {value}, which is no bit offset"), "")),
+            Some(Constant::Integer(value)) => {
+                usize::try_from(&value).map(Offset::Constant).map_err(|_| {
+                    Fault::new(
+                        describe(offset),
+                        format!("is {value}, which is no bit offset"),
+                        "",
+                    )
+                })
+            }
             Some(_) => Err(Fault::new(describe(offset), "is no bit offset", "")),
             None => {
                 let value = self.value_of(offset, None)?;
@@ -1064,10 +1364,15 @@ impl Lowering<'_> {
                         "rust-hdl panics on that in simulation",
                     ));
                 }
-                Ok(match value.as_constant().and_then(|value| usize::try_from(value).ok()) {
-                    Some(constant) => Offset::Constant(constant),
-                    None => Offset::Signal(value),
-                })
+                Ok(
+                    match value
+                        .as_constant()
+                        .and_then(|value| usize::try_from(value).ok())
+                    {
+                        Some(constant) => Offset::Constant(constant),
+                        None => Offset::Signal(value),
+                    },
+                )
             }
         }
     }
@@ -1082,7 +1387,15 @@ impl Lowering<'_> {
     ) -> Result<ExprRef, Fault> {
         let plain = |op: Arithmetic| (op, false);
         let (arithmetic, logical) = match op {
-            VerilogOp::Shl | VerilogOp::Shr => return self.shift(expression, left, matches!(op, VerilogOp::Shl), right, wanted),
+            VerilogOp::Shl | VerilogOp::Shr => {
+                return self.shift(
+                    expression,
+                    left,
+                    matches!(op, VerilogOp::Shl),
+                    right,
+                    wanted,
+                );
+            }
             VerilogOp::Eq => return self.comparison(expression, left, Relation::Eq, right),
             VerilogOp::Ne => return self.comparison(expression, left, Relation::Ne, right),
             VerilogOp::Lt => return self.comparison(expression, left, Relation::Lt, right),
@@ -1099,7 +1412,11 @@ impl Lowering<'_> {
             VerilogOp::BitXor => plain(Arithmetic::Xor),
         };
         let (left_type, right_type) = (self.type_of(left)?, self.type_of(right)?);
-        let ty = if logical { Some(BOOL) } else { left_type.or(right_type).or(wanted) };
+        let ty = if logical {
+            Some(BOOL)
+        } else {
+            left_type.or(right_type).or(wanted)
+        };
         let a = self.value_of(left, left_type.or(ty))?;
         let mut b = self.value_of(right, right_type.or(ty))?;
         // `Bits<N> + bool` is the one sum of different widths that rust-hdl has.
@@ -1116,7 +1433,12 @@ impl Lowering<'_> {
         Ok(fold_bits(arithmetic, &a, &b))
     }
 
-    fn multiplication(&mut self, expression: &VerilogExpression, left: &VerilogExpression, right: &VerilogExpression) -> Result<ExprRef, Fault> {
+    fn multiplication(
+        &mut self,
+        expression: &VerilogExpression,
+        left: &VerilogExpression,
+        right: &VerilogExpression,
+    ) -> Result<ExprRef, Fault> {
         let ty = match self.type_of(left)? {
             None => self.type_of(right)?,
             some => some,
@@ -1128,9 +1450,16 @@ impl Lowering<'_> {
                 "use the primitive MulU or MulS",
             ));
         };
-        let (a, b) = (self.value_of(left, Some(ty))?, self.value_of(right, Some(ty))?);
+        let (a, b) = (
+            self.value_of(left, Some(ty))?,
+            self.value_of(right, Some(ty))?,
+        );
         if a.width != 16 || b.width != 16 {
-            return Err(Fault::new(describe(expression), "multiplies other than 16 by 16 bits", "use the primitive MulU or MulS"));
+            return Err(Fault::new(
+                describe(expression),
+                "multiplies other than 16 by 16 bits",
+                "use the primitive MulU or MulS",
+            ));
         }
         Ok(product(&a, &b, ty.signed))
     }
@@ -1143,7 +1472,10 @@ impl Lowering<'_> {
         right: &VerilogExpression,
         wanted: Option<Type>,
     ) -> Result<ExprRef, Fault> {
-        if self.constant(left)?.is_some_and(|constant| matches!(constant, Constant::Integer(_))) {
+        if self
+            .constant(left)?
+            .is_some_and(|constant| matches!(constant, Constant::Integer(_)))
+        {
             return Err(Fault::new(
                 describe(expression),
                 "shifts a number of no known width",
@@ -1153,14 +1485,23 @@ impl Lowering<'_> {
         let value = self.value_of(left, wanted)?;
         match self.constant(right)? {
             Some(Constant::Integer(amount)) => {
-                let amount = usize::try_from(&amount)
-                    .map_err(|_| Fault::new(describe(right), format!("is {amount}, which is no shift amount"), ""))?;
+                let amount = usize::try_from(&amount).map_err(|_| {
+                    Fault::new(
+                        describe(right),
+                        format!("is {amount}, which is no shift amount"),
+                        "",
+                    )
+                })?;
                 Ok(Expr::shift_by(&value, to_left, amount))
             }
             _ => {
                 let amount = self.value_of(right, None)?;
                 if amount.width > 32 {
-                    return Err(Fault::new(describe(right), "is a shift amount of more than 32 bits", "cast it to what it needs"));
+                    return Err(Fault::new(
+                        describe(right),
+                        "is a shift amount of more than 32 bits",
+                        "cast it to what it needs",
+                    ));
                 }
                 Ok(Expr::shift(&value, to_left, &amount))
             }
@@ -1176,24 +1517,47 @@ impl Lowering<'_> {
     ) -> Result<ExprRef, Fault> {
         let (left_type, right_type) = (self.type_of(left)?, self.type_of(right)?);
         let Some(ty) = left_type.or(right_type) else {
-            return Err(Fault::new(describe(expression), "compares numbers of no known width", ""));
+            return Err(Fault::new(
+                describe(expression),
+                "compares numbers of no known width",
+                "",
+            ));
         };
         // Against a number: it may lie outside what the signal can hold (`.index()` compares as usize).
         if let Some(Constant::Integer(number)) = self.constant(right)? {
             let value = self.value_of(left, Some(ty))?;
-            return Ok(Expr::compare_with_number(relation, ty.signed, &value, &number));
+            return Ok(Expr::compare_with_number(
+                relation, ty.signed, &value, &number,
+            ));
         }
         if let Some(Constant::Integer(number)) = self.constant(left)? {
             let value = self.value_of(right, Some(ty))?;
-            return Ok(Expr::compare_with_number(relation.mirrored(), ty.signed, &value, &number));
+            return Ok(Expr::compare_with_number(
+                relation.mirrored(),
+                ty.signed,
+                &value,
+                &number,
+            ));
         }
-        let (a, b) = (self.value_of(left, Some(ty))?, self.value_of(right, Some(ty))?);
+        let (a, b) = (
+            self.value_of(left, Some(ty))?,
+            self.value_of(right, Some(ty))?,
+        );
         // Different widths: `.index()` on both sides, or a struct's enum field; all of them unsigned.
-        if a.width != b.width && (left_type.is_some_and(|ty| ty.signed) || right_type.is_some_and(|ty| ty.signed)) {
-            return Err(Fault::new(describe(expression), format!("compares {} with {} bits", a.width, b.width), ""));
+        if a.width != b.width
+            && (left_type.is_some_and(|ty| ty.signed) || right_type.is_some_and(|ty| ty.signed))
+        {
+            return Err(Fault::new(
+                describe(expression),
+                format!("compares {} with {} bits", a.width, b.width),
+                "",
+            ));
         }
         let width = a.width.max(b.width);
-        let (a, b) = (Expr::extend(&a, width, false), Expr::extend(&b, width, false));
+        let (a, b) = (
+            Expr::extend(&a, width, false),
+            Expr::extend(&b, width, false),
+        );
         Ok(Expr::compare(relation, ty.signed, &a, &b))
     }
 }
@@ -1216,7 +1580,11 @@ fn within_target(fault: Fault, target: &str) -> Fault {
 }
 
 fn beyond(operand: &VerilogExpression, offset: usize, width: usize) -> Fault {
-    Fault::new(describe(operand), format!("has {width} bits, of which bit {offset} is taken"), "")
+    Fault::new(
+        describe(operand),
+        format!("has {width} bits, of which bit {offset} is taken"),
+        "",
+    )
 }
 
 fn strip(expression: &VerilogExpression) -> &VerilogExpression {
@@ -1231,7 +1599,9 @@ fn fold_bits(op: Arithmetic, a: &ExprRef, b: &ExprRef) -> ExprRef {
     if a.width == 1 && matches!(op, Arithmetic::And | Arithmetic::Or) {
         for (constant, other) in [(a, b), (b, a)] {
             match (op, constant.as_constant().map(|value| value.bit(0))) {
-                (Arithmetic::And, Some(true)) | (Arithmetic::Or, Some(false)) => return Rc::clone(other),
+                (Arithmetic::And, Some(true)) | (Arithmetic::Or, Some(false)) => {
+                    return Rc::clone(other);
+                }
                 (Arithmetic::And, Some(false)) => return Expr::bit(false),
                 (Arithmetic::Or, Some(true)) => return Expr::bit(true),
                 _ => {}
@@ -1243,7 +1613,10 @@ fn fold_bits(op: Arithmetic, a: &ExprRef, b: &ExprRef) -> ExprRef {
 
 fn product(a: &ExprRef, b: &ExprRef, signed: bool) -> ExprRef {
     let width = a.width + b.width;
-    let (a, b) = (Expr::extend(a, width, signed), Expr::extend(b, width, signed));
+    let (a, b) = (
+        Expr::extend(a, width, signed),
+        Expr::extend(b, width, signed),
+    );
     if signed {
         Expr::new(width, Kind::SignedProduct(a, b))
     } else {
@@ -1262,9 +1635,19 @@ fn select(value: &ExprRef, index: &ExprRef) -> ExprRef {
     Expr::slice(&Expr::shift(value, false, index), 0, 1)
 }
 
-fn integer_operation(op: &VerilogOp, a: &BigInt, b: &BigInt, expression: &VerilogExpression) -> Result<Constant, Fault> {
+fn integer_operation(
+    op: &VerilogOp,
+    a: &BigInt,
+    b: &BigInt,
+    expression: &VerilogExpression,
+) -> Result<Constant, Fault> {
     let fault = |reason: &str| Fault::new(describe(expression), reason, "");
-    let amount = || usize::try_from(b).ok().filter(|amount| *amount < 128).ok_or_else(|| fault("shifts too far"));
+    let amount = || {
+        usize::try_from(b)
+            .ok()
+            .filter(|amount| *amount < 128)
+            .ok_or_else(|| fault("shifts too far"))
+    };
     Ok(match op {
         VerilogOp::Add => Constant::Integer(a + b),
         VerilogOp::Sub => {
@@ -1286,7 +1669,9 @@ fn integer_operation(op: &VerilogOp, a: &BigInt, b: &BigInt, expression: &Verilo
         VerilogOp::Le => Constant::Bool(a <= b),
         VerilogOp::Gt => Constant::Bool(a > b),
         VerilogOp::Ge => Constant::Bool(a >= b),
-        VerilogOp::LogicalAnd | VerilogOp::LogicalOr => return Err(fault("takes numbers for conditions")),
+        VerilogOp::LogicalAnd | VerilogOp::LogicalOr => {
+            return Err(fault("takes numbers for conditions"));
+        }
     })
 }
 
@@ -1309,7 +1694,8 @@ fn describe(expression: &VerilogExpression) -> String {
     let list = |e: &VerilogExpression| describe(e);
     match expression {
         VerilogExpression::Signal(name) => source_name(name),
-        VerilogExpression::Literal(literal) => literal_value(literal).map_or_else(|| literal.to_string(), |(value, _)| value.to_string()),
+        VerilogExpression::Literal(literal) => literal_value(literal)
+            .map_or_else(|| literal.to_string(), |(value, _)| value.to_string()),
         VerilogExpression::Cast(e, width) => format!("bits::<{width}>({})", list(e)),
         VerilogExpression::Signed(e) => format!("signed({})", list(e)),
         VerilogExpression::Unsigned(e) => format!("unsigned({})", list(e)),
@@ -1343,14 +1729,20 @@ fn describe(expression: &VerilogExpression) -> String {
             VerilogOpUnary::Xor => format!("{}.xor()", list(e)),
         },
         VerilogExpression::Index(e, index) => format!("{}.get_bit({})", list(e), list(index)),
-        VerilogExpression::Slice(e, width, offset) => format!("{}.get_bits::<{width}>({})", list(e), list(offset)),
-        VerilogExpression::IndexReplace(e, index, bit) => format!("{}.replace_bit({}, {})", list(e), list(index), list(bit)),
+        VerilogExpression::Slice(e, width, offset) => {
+            format!("{}.get_bits::<{width}>({})", list(e), list(offset))
+        }
+        VerilogExpression::IndexReplace(e, index, bit) => {
+            format!("{}.replace_bit({}, {})", list(e), list(index), list(bit))
+        }
     }
 }
 
 /// Cast nodes in source order.
 fn casts_of_block(block: &VerilogBlock, nodes: &mut Vec<*const VerilogExpression>) {
-    block.iter().for_each(|statement| casts_of_statement(statement, nodes));
+    block
+        .iter()
+        .for_each(|statement| casts_of_statement(statement, nodes));
 }
 
 fn casts_of_statement(statement: &VerilogStatement, nodes: &mut Vec<*const VerilogExpression>) {
@@ -1362,13 +1754,18 @@ fn casts_of_statement(statement: &VerilogStatement, nodes: &mut Vec<*const Veril
             casts_of_block(&conditional.then, nodes);
             match &conditional.otherwise {
                 VerilogBlockOrConditional::Block(block) => casts_of_block(block, nodes),
-                VerilogBlockOrConditional::Conditional(statement) => casts_of_statement(statement, nodes),
+                VerilogBlockOrConditional::Conditional(statement) => {
+                    casts_of_statement(statement, nodes)
+                }
                 VerilogBlockOrConditional::None => {}
             }
         }
         VerilogStatement::Match(selection) => {
             casts_of(&selection.test, nodes);
-            selection.cases.iter().for_each(|case| casts_of_block(&case.block, nodes));
+            selection
+                .cases
+                .iter()
+                .for_each(|case| casts_of_block(&case.block, nodes));
         }
         VerilogStatement::Loop(repetition) => casts_of_block(&repetition.block, nodes),
         VerilogStatement::Macro(block) => casts_of_block(block, nodes),
@@ -1383,8 +1780,12 @@ fn casts_of(expression: &VerilogExpression, nodes: &mut Vec<*const VerilogExpres
             nodes.push(std::ptr::from_ref(expression));
             casts_of(operand, nodes);
         }
-        VerilogExpression::Cast(operand, _) | VerilogExpression::Paren(operand) | VerilogExpression::Unary(_, operand) => casts_of(operand, nodes),
-        VerilogExpression::Binary(a, _, b) | VerilogExpression::Index(a, b) | VerilogExpression::Slice(a, _, b) => {
+        VerilogExpression::Cast(operand, _)
+        | VerilogExpression::Paren(operand)
+        | VerilogExpression::Unary(_, operand) => casts_of(operand, nodes),
+        VerilogExpression::Binary(a, _, b)
+        | VerilogExpression::Index(a, b)
+        | VerilogExpression::Slice(a, _, b) => {
             casts_of(a, nodes);
             casts_of(b, nodes);
         }

@@ -43,7 +43,11 @@ pub struct EmitOptions {
 /// A construct that has no Verilog of the same meaning, or a fault of the design: a latch, an undriven or doubly named signal,
 /// a combinational loop within a kernel, a kernel written without `#[kernel]`.
 pub fn emit<B: Block>(block: &B, options: &EmitOptions) -> Result<Bundle, EmitError> {
-    let top = if options.top.is_empty() { "top" } else { &options.top };
+    let top = if options.top.is_empty() {
+        "top"
+    } else {
+        &options.top
+    };
     let mut scope = scope::collect(block, top).map_err(|fault| fault.within(top))?;
     let mut compiler = Compiler::default();
     let path = scope.name.clone();
@@ -63,7 +67,10 @@ struct Unit {
 }
 
 enum Content {
-    Kernel { plan: Box<print::Plan>, children: Vec<Child> },
+    Kernel {
+        plan: Box<print::Plan>,
+        children: Vec<Child>,
+    },
     /// Text between ports and `endmodule`.
     Custom(String),
 }
@@ -80,7 +87,12 @@ impl Compiler {
         if let Verilog::Blackbox(black_box) = &scope.verilog {
             return match Primitive::from_name(&black_box.name) {
                 Some(primitive) => Ok(Child::Primitive(primitive)),
-                None => Err(Fault::new(&scope.name, "is a black box", "write its body with hdl::kernel::custom").within(path)),
+                None => Err(Fault::new(
+                    &scope.name,
+                    "is a black box",
+                    "write its body with hdl::kernel::custom",
+                )
+                .within(path)),
             };
         }
         let mut children = Vec::new();
@@ -95,20 +107,43 @@ impl Compiler {
         let fault = |reason: &str, hint: &str| Fault::new(&scope.name, reason, hint).within(path);
         let (description, content) = match &scope.verilog {
             Verilog::Combinatorial(block) => {
-                let description =
-                    Description::of(block).ok_or_else(|| fault("is written with plain #[hdl_gen]", "use #[kernel] on the impl block"))?;
-                let lowered = lower::lower(scope, block, &description, &children).map_err(|fault| fault.within(path))?;
-                let plan = print::plan(lowered, &children, scope).map_err(|fault| fault.within(path))?;
-                (description, Content::Kernel { plan: Box::new(plan), children })
+                let description = Description::of(block).ok_or_else(|| {
+                    fault(
+                        "is written with plain #[hdl_gen]",
+                        "use #[kernel] on the impl block",
+                    )
+                })?;
+                let lowered = lower::lower(scope, block, &description, &children)
+                    .map_err(|fault| fault.within(path))?;
+                let plan =
+                    print::plan(lowered, &children, scope).map_err(|fault| fault.within(path))?;
+                (
+                    description,
+                    Content::Kernel {
+                        plan: Box::new(plan),
+                        children,
+                    },
+                )
             }
             Verilog::Custom(text) => {
                 let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-                let description =
-                    Description::decode(first).ok_or_else(|| fault("is custom Verilog without a description", "use hdl::kernel::custom"))?;
+                let description = Description::decode(first).ok_or_else(|| {
+                    fault(
+                        "is custom Verilog without a description",
+                        "use hdl::kernel::custom",
+                    )
+                })?;
                 (description, Content::Custom(body.to_owned()))
             }
-            Verilog::Empty => return Err(fault("has no Verilog: its Logic is written by hand without `hdl`", "use #[kernel] or hdl::kernel::custom")),
-            Verilog::Wrapper(_) | Verilog::Blackbox(_) => return Err(fault("is a wrapper", "use hdl::kernel::custom")),
+            Verilog::Empty => {
+                return Err(fault(
+                    "has no Verilog: its Logic is written by hand without `hdl`",
+                    "use #[kernel] or hdl::kernel::custom",
+                ));
+            }
+            Verilog::Wrapper(_) | Verilog::Blackbox(_) => {
+                return Err(fault("is a wrapper", "use hdl::kernel::custom"));
+            }
         };
         let kept = Scope {
             name: scope.name.clone(),
@@ -129,7 +164,12 @@ impl Compiler {
         };
         scope.atoms.clone_from(&kept.atoms);
         let unit = self.units.len();
-        self.units.push(Unit { path: path.to_owned(), description, scope: kept, content });
+        self.units.push(Unit {
+            path: path.to_owned(),
+            description,
+            scope: kept,
+            content,
+        });
         self.known.insert(key, unit);
         Ok(Child::Module(unit))
     }
@@ -146,22 +186,26 @@ impl Compiler {
             };
             let (source, instances) = match &unit.content {
                 Content::Kernel { plan, children } => {
-                    let source = print::print(&unit.scope, plan, &header, &|module| names[module].clone())
-                        .map_err(|fault| fault.within(&unit.path))?;
+                    let source =
+                        print::print(&unit.scope, plan, &header, &|module| names[module].clone())
+                            .map_err(|fault| fault.within(&unit.path))?;
                     let instances = unit
                         .scope
                         .children
                         .iter()
                         .zip(children)
                         .filter_map(|(scope, child)| match child {
-                            Child::Module(module) => Some((scope.name.replace('$', "_"), names[*module].clone())),
+                            Child::Module(module) => {
+                                Some((scope.name.replace('$', "_"), names[*module].clone()))
+                            }
                             Child::Primitive(_) => None,
                         })
                         .collect();
                     (source, instances)
                 }
                 Content::Custom(body) => {
-                    let source = custom_module(&unit.scope, &header, body).map_err(|fault| fault.within(&unit.path))?;
+                    let source = custom_module(&unit.scope, &header, body)
+                        .map_err(|fault| fault.within(&unit.path))?;
                     (source, Vec::new())
                 }
             };
@@ -174,13 +218,20 @@ impl Compiler {
                 doc: unit.description.doc.clone(),
             });
         }
-        Ok(Bundle { top: names[top].clone(), modules })
+        Ok(Bundle {
+            top: names[top].clone(),
+            modules,
+        })
     }
 
     /// A name for each module: that of its type, with the parameters that tell it from others of the type.
     fn module_names(&self, top: usize, options: &EmitOptions) -> Result<Vec<String>, EmitError> {
         let base = |unit: usize| {
-            if unit == top && !options.top.is_empty() { options.top.as_str() } else { self.units[unit].description.name.as_str() }
+            if unit == top && !options.top.is_empty() {
+                options.top.as_str()
+            } else {
+                self.units[unit].description.name.as_str()
+            }
         };
         let mut taken: HashSet<String> = HashSet::new();
         let mut names = Vec::new();
@@ -190,16 +241,23 @@ impl Compiler {
             let name = if number == top {
                 base(top).to_owned()
             } else {
-                let alike: Vec<usize> = (0..self.units.len()).filter(|other| base(*other) == base(number)).collect();
+                let alike: Vec<usize> = (0..self.units.len())
+                    .filter(|other| base(*other) == base(number))
+                    .collect();
                 let mut name = base(number).to_owned();
                 if alike.len() > 1 {
                     for (parameter, value) in &unit.description.parameters {
                         let differs = alike.iter().any(|other| {
                             let parameters = &self.units[*other].description.parameters;
-                            parameters.iter().any(|(known, other_value)| known == parameter && other_value != value)
+                            parameters.iter().any(|(known, other_value)| {
+                                known == parameter && other_value != value
+                            })
                         });
                         if differs {
-                            let value: String = value.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+                            let value: String = value
+                                .chars()
+                                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                                .collect();
                             name.push_str(&format!("_{}{value}", parameter.to_lowercase()));
                         }
                     }
@@ -216,7 +274,10 @@ impl Compiler {
             let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             if !plain || names::is_reserved(&name) {
-                return Err(Fault::new(&name, "can't name a module", "#[kernel(name = \"…\")]").within(&unit.path));
+                return Err(
+                    Fault::new(&name, "can't name a module", "#[kernel(name = \"…\")]")
+                        .within(&unit.path),
+                );
             }
             names.push(name);
         }
@@ -228,7 +289,11 @@ fn port(atom: &scope::AtomInfo) -> Port {
     Port {
         name: atom.name.replace('$', "_"),
         width: atom.width,
-        direction: if atom.kind == AtomKind::InputParameter { Direction::Input } else { Direction::Output },
+        direction: if atom.kind == AtomKind::InputParameter {
+            Direction::Input
+        } else {
+            Direction::Output
+        },
     }
 }
 
@@ -237,7 +302,11 @@ fn content_key(scope: &Scope, children: &[Child]) -> String {
     use std::fmt::Write;
     let mut key = String::new();
     // Writing to a string can't fail.
-    let _ = write!(key, "{:?}{:?}{:?}", scope.atoms, scope.variants, scope.verilog);
+    let _ = write!(
+        key,
+        "{:?}{:?}{:?}",
+        scope.atoms, scope.variants, scope.verilog
+    );
     for (child, child_scope) in children.iter().zip(&scope.children) {
         let _ = write!(key, "{}={child:?}", child_scope.name);
         if matches!(child, Child::Primitive(_)) {
@@ -251,8 +320,16 @@ fn custom_module(scope: &Scope, header: &print::Header<'_>, body: &str) -> Resul
     let mut names = names::Names::default();
     let mut ports = Vec::new();
     for atom in scope.ports() {
-        let kind = if atom.kind == AtomKind::InputParameter { "input  wire" } else { "output reg " };
+        let kind = if atom.kind == AtomKind::InputParameter {
+            "input  wire"
+        } else {
+            "output reg "
+        };
         ports.push((kind, atom.width, names.claim(&atom.name)?));
     }
-    Ok(format!("{}\n{}\n\nendmodule\n", print::module_head(header, &ports), body.trim_matches('\n').trim_end()))
+    Ok(format!(
+        "{}\n{}\n\nendmodule\n",
+        print::module_head(header, &ports),
+        body.trim_matches('\n').trim_end()
+    ))
 }

@@ -6,7 +6,9 @@
 
 use super::error::{Fault, source_name};
 use super::expr::{Arithmetic, Expr, ExprRef, Kind, NetId, Reduction, Relation};
-use super::lower::{Child, Definition, Lowered, Role, Value, ValueRef, for_each_expression, reaches};
+use super::lower::{
+    Child, Definition, Lowered, Role, Value, ValueRef, for_each_expression, reaches,
+};
 use super::names::Names;
 use super::scope::Scope;
 use num_bigint::BigUint;
@@ -25,12 +27,20 @@ pub(super) struct Header<'a> {
 
 /// `[7:0] `, or nothing for one bit.
 fn range(width: usize) -> String {
-    if width == 1 { String::new() } else { format!("[{}:0] ", width - 1) }
+    if width == 1 {
+        String::new()
+    } else {
+        format!("[{}:0] ", width - 1)
+    }
 }
 
 /// A sized literal: decimal where that is readable.
 fn literal(value: &BigUint, width: usize) -> String {
-    if width <= 16 { format!("{width}'d{value}") } else { format!("{width}'h{value:x}") }
+    if width <= 16 {
+        format!("{width}'d{value}")
+    } else {
+        format!("{width}'h{value:x}")
+    }
 }
 
 pub(super) fn header_text(header: &Header<'_>) -> String {
@@ -42,7 +52,11 @@ pub(super) fn header_text(header: &Header<'_>) -> String {
         if !text.is_empty() {
             text.push_str("//\n");
         }
-        let list: Vec<String> = header.parameters.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let list: Vec<String> = header
+            .parameters
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect();
         let _ = writeln!(text, "// Parameters: {}", list.join(", "));
     }
     text
@@ -56,28 +70,49 @@ pub(super) fn module_head(header: &Header<'_>, ports: &[(&str, usize, String)]) 
         return text;
     }
     let _ = writeln!(text, "module {} (", header.name);
-    let widest = ports.iter().map(|(_, width, _)| range(*width).len()).max().unwrap_or(0);
+    let widest = ports
+        .iter()
+        .map(|(_, width, _)| range(*width).len())
+        .max()
+        .unwrap_or(0);
     for (i, (kind, width, name)) in ports.iter().enumerate() {
         let comma = if i + 1 < ports.len() { "," } else { "" };
         let _ = writeln!(text, "  {kind} {:<widest$}{name}{comma}", range(*width));
     }
-    let pragma = if header.keep_hierarchy { " /*verilator no_inline_module*/" } else { "" };
+    let pragma = if header.keep_hierarchy {
+        " /*verilator no_inline_module*/"
+    } else {
+        ""
+    };
     let _ = writeln!(text, ");{pragma}");
     text
 }
 
 /// Replaces nets throughout a value; shared parts stay shared.
-fn substitute(value: &ValueRef, replacement: &dyn Fn(NetId) -> Option<ExprRef>, done: &mut HashMap<*const Value, ValueRef>) -> ValueRef {
+fn substitute(
+    value: &ValueRef,
+    replacement: &dyn Fn(NetId) -> Option<ExprRef>,
+    done: &mut HashMap<*const Value, ValueRef>,
+) -> ValueRef {
     if let Some(value) = done.get(&Rc::as_ptr(value)) {
         return Rc::clone(value);
     }
     let new = match value.as_ref() {
         Value::Undefined => Rc::clone(value),
         Value::Is(expr) => Rc::new(Value::Is(expr.substitute(replacement))),
-        Value::If { before, test, then, otherwise } => {
+        Value::If {
+            before,
+            test,
+            then,
+            otherwise,
+        } => {
             let test = test.substitute(replacement);
             match test.as_constant() {
-                Some(test) => substitute(if test.bit(0) { then } else { otherwise }, replacement, done),
+                Some(test) => substitute(
+                    if test.bit(0) { then } else { otherwise },
+                    replacement,
+                    done,
+                ),
                 None => Rc::new(Value::If {
                     before: substitute(before, replacement, done),
                     test,
@@ -86,11 +121,18 @@ fn substitute(value: &ValueRef, replacement: &dyn Fn(NetId) -> Option<ExprRef>, 
                 }),
             }
         }
-        Value::Case { before, test, arms, default } => {
+        Value::Case {
+            before,
+            test,
+            arms,
+            default,
+        } => {
             let test = test.substitute(replacement);
             match test.as_constant() {
                 Some(test) => {
-                    let arm = arms.iter().find(|(label, _)| label.as_constant() == Some(test));
+                    let arm = arms
+                        .iter()
+                        .find(|(label, _)| label.as_constant() == Some(test));
                     substitute(arm.map_or(default, |(_, arm)| arm), replacement, done)
                 }
                 None => Rc::new(Value::Case {
@@ -98,7 +140,9 @@ fn substitute(value: &ValueRef, replacement: &dyn Fn(NetId) -> Option<ExprRef>, 
                     test,
                     arms: arms
                         .iter()
-                        .map(|(label, value)| (Rc::clone(label), substitute(value, replacement, done)))
+                        .map(|(label, value)| {
+                            (Rc::clone(label), substitute(value, replacement, done))
+                        })
                         .collect(),
                     default: substitute(default, replacement, done),
                 }),
@@ -121,7 +165,9 @@ fn nets_of(expr: &ExprRef, found: &mut Vec<NetId>) {
 fn dependencies(definition: &Definition) -> Vec<NetId> {
     let mut found = Vec::new();
     match definition {
-        Definition::Value(value) => for_each_expression(value, &mut |expr| nets_of(expr, &mut found)),
+        Definition::Value(value) => {
+            for_each_expression(value, &mut |expr| nets_of(expr, &mut found))
+        }
         Definition::Register { clock, reset, d } => {
             found.extend([*clock, *d]);
             found.extend(reset.as_ref().map(|(reset, _)| *reset));
@@ -162,7 +208,11 @@ pub(super) fn plan(mut lowered: Lowered, children: &[Child], scope: &Scope) -> R
         }
     }
     let widths: Vec<usize> = lowered.nets.iter().map(|net| net.width).collect();
-    let to_last = |id: NetId| last_versions.get(&id).map(|last| Expr::net(*last, widths[*last]));
+    let to_last = |id: NetId| {
+        last_versions
+            .get(&id)
+            .map(|last| Expr::net(*last, widths[*last]))
+    };
     rewrite(&mut lowered.definitions, &to_last);
 
     refuse_loops(&lowered)?;
@@ -187,7 +237,12 @@ pub(super) fn plan(mut lowered: Lowered, children: &[Child], scope: &Scope) -> R
             queue.push(id);
         }
     }
-    let by_name: HashMap<&str, NetId> = lowered.nets.iter().enumerate().map(|(id, net)| (net.name.as_str(), id)).collect();
+    let by_name: HashMap<&str, NetId> = lowered
+        .nets
+        .iter()
+        .enumerate()
+        .map(|(id, net)| (net.name.as_str(), id))
+        .collect();
     for (child, child_scope) in children.iter().zip(&scope.children) {
         if matches!(child, Child::Module(_)) {
             for port in child_scope.ports() {
@@ -214,7 +269,10 @@ pub(super) fn plan(mut lowered: Lowered, children: &[Child], scope: &Scope) -> R
     })
 }
 
-fn rewrite(definitions: &mut BTreeMap<NetId, Definition>, replacement: &dyn Fn(NetId) -> Option<ExprRef>) {
+fn rewrite(
+    definitions: &mut BTreeMap<NetId, Definition>,
+    replacement: &dyn Fn(NetId) -> Option<ExprRef>,
+) {
     for definition in definitions.values_mut() {
         if let Definition::Value(value) = definition {
             *value = substitute(value, replacement, &mut HashMap::new());
@@ -224,7 +282,11 @@ fn rewrite(definitions: &mut BTreeMap<NetId, Definition>, replacement: &dyn Fn(N
 
 /// What stands in the place of a net: of an input of a block within, the plain signal it is connected to; of anything but
 /// a port, the constant it always is.
-fn resolve_alias(lowered: &Lowered, id: NetId, aliases: &mut HashMap<NetId, ExprRef>) -> Option<ExprRef> {
+fn resolve_alias(
+    lowered: &Lowered,
+    id: NetId,
+    aliases: &mut HashMap<NetId, ExprRef>,
+) -> Option<ExprRef> {
     if let Some(alias) = aliases.get(&id) {
         return Some(Rc::clone(alias));
     }
@@ -269,7 +331,11 @@ fn refuse_loops(lowered: &Lowered) -> Result<(), Fault> {
         // Depth first without recursion: (net, next edge to look at).
         let mut path: Vec<(NetId, usize)> = vec![(start, 0)];
         while let Some((id, next)) = path.last().copied() {
-            marks[id] = if marks[id] == Mark::Done { Mark::Done } else { Mark::Open };
+            marks[id] = if marks[id] == Mark::Done {
+                Mark::Done
+            } else {
+                Mark::Open
+            };
             let successor = edges.get(&id).and_then(|edges| edges.get(next)).copied();
             match successor {
                 Some(_) if marks[id] == Mark::Done => {
@@ -281,9 +347,14 @@ fn refuse_loops(lowered: &Lowered) -> Result<(), Fault> {
                     }
                     match marks[successor] {
                         Mark::Open => {
-                            let from = path.iter().position(|(id, _)| *id == successor).unwrap_or(0);
-                            let cycle: Vec<String> =
-                                path[from..].iter().map(|(id, _)| source_name(&lowered.nets[*id].name)).collect();
+                            let from = path
+                                .iter()
+                                .position(|(id, _)| *id == successor)
+                                .unwrap_or(0);
+                            let cycle: Vec<String> = path[from..]
+                                .iter()
+                                .map(|(id, _)| source_name(&lowered.nets[*id].name))
+                                .collect();
                             return Err(Fault::new(
                                 &lowered.nets[successor].name,
                                 format!("depends on itself: {}", cycle.join(" ← ")),
@@ -329,7 +400,12 @@ struct Printer<'a> {
 }
 
 /// Prints a kernel's module. `module_names` are those of the children that are modules.
-pub(super) fn print(scope: &Scope, plan: &Plan, header: &Header<'_>, module_names: &dyn Fn(usize) -> String) -> Result<String, Fault> {
+pub(super) fn print(
+    scope: &Scope,
+    plan: &Plan,
+    header: &Header<'_>,
+    module_names: &dyn Fn(usize) -> String,
+) -> Result<String, Fault> {
     let mut printer = Printer {
         plan,
         names: Names::default(),
@@ -351,7 +427,12 @@ fn is_conditional(definition: Option<&Definition>) -> bool {
 }
 
 impl Printer<'_> {
-    fn module(&mut self, scope: &Scope, header: &Header<'_>, module_names: &dyn Fn(usize) -> String) -> Result<String, Fault> {
+    fn module(
+        &mut self,
+        scope: &Scope,
+        header: &Header<'_>,
+        module_names: &dyn Fn(usize) -> String,
+    ) -> Result<String, Fault> {
         let plan = self.plan;
         let nets = &plan.lowered.nets;
         let definitions = &plan.lowered.definitions;
@@ -382,20 +463,34 @@ impl Printer<'_> {
 
         // Named nets of the source first, so that invented names give way.
         let declared: Vec<NetId> = (0..nets.len())
-            .filter(|id| plan.live.contains(id) && !plan.aliases.contains_key(id) && !self.identifiers.contains_key(id))
+            .filter(|id| {
+                plan.live.contains(id)
+                    && !plan.aliases.contains_key(id)
+                    && !self.identifiers.contains_key(id)
+            })
             .collect();
-        for &id in declared.iter().filter(|id| !matches!(nets[**id].role, Role::Version(_))) {
+        for &id in declared
+            .iter()
+            .filter(|id| !matches!(nets[**id].role, Role::Version(_)))
+        {
             let identifier = self.names.claim(&nets[id].name)?;
             self.identifiers.insert(id, identifier);
         }
-        for &id in declared.iter().filter(|id| matches!(nets[**id].role, Role::Version(_))) {
+        for &id in declared
+            .iter()
+            .filter(|id| matches!(nets[**id].role, Role::Version(_)))
+        {
             let identifier = self.names.invent(&nets[id].name);
             self.identifiers.insert(id, identifier);
         }
         for &id in &declared {
             let definition = definitions.get(&id);
             let register = matches!(definition, Some(Definition::Register { .. }));
-            let kind = if register || is_conditional(definition) { "reg " } else { "wire" };
+            let kind = if register || is_conditional(definition) {
+                "reg "
+            } else {
+                "wire"
+            };
             let identifier = self.identifier(id);
             let width = nets[id].width;
             let _ = writeln!(self.declarations, "  {kind} {}{identifier};", range(width));
@@ -419,11 +514,21 @@ impl Printer<'_> {
         for id in order(Role::Local) {
             self.define(id);
         }
-        let by_name: HashMap<&str, NetId> = nets.iter().enumerate().map(|(id, net)| (net.name.as_str(), id)).collect();
-        for ((child, child_scope), instance) in plan.children.iter().zip(&scope.children).zip(&instance_names) {
+        let by_name: HashMap<&str, NetId> = nets
+            .iter()
+            .enumerate()
+            .map(|(id, net)| (net.name.as_str(), id))
+            .collect();
+        for ((child, child_scope), instance) in plan
+            .children
+            .iter()
+            .zip(&scope.children)
+            .zip(&instance_names)
+        {
             let mut connections = Vec::new();
             for port in child_scope.ports() {
-                let Some(&id) = by_name.get(format!("{}${}", child_scope.name, port.name).as_str()) else {
+                let Some(&id) = by_name.get(format!("{}${}", child_scope.name, port.name).as_str())
+                else {
                     continue;
                 };
                 if port.kind == AtomKind::InputParameter {
@@ -449,7 +554,12 @@ impl Printer<'_> {
                     };
                     lines.push(format!("    .{}({text})", port.name.replace('$', "_")));
                 }
-                let _ = writeln!(self.body, "\n  {} {instance} (\n{}\n  );", module_names(*module), lines.join(",\n"));
+                let _ = writeln!(
+                    self.body,
+                    "\n  {} {instance} (\n{}\n  );\n",
+                    module_names(*module),
+                    lines.join(",\n")
+                );
             }
         }
         for id in order(Role::Output) {
@@ -458,7 +568,10 @@ impl Printer<'_> {
 
         let mut text = module_head(header, &ports);
         let sections = [
-            self.parameters.values().map(|line| format!("{line}\n")).collect::<String>(),
+            self.parameters
+                .values()
+                .map(|line| format!("{line}\n"))
+                .collect::<String>(),
             std::mem::take(&mut self.declarations),
             blank_lines_merged(&std::mem::take(&mut self.body)),
             self.unused(),
@@ -476,8 +589,15 @@ impl Printer<'_> {
     }
 
     fn expect_reader(&mut self, identifier: String, width: usize) {
-        self.signal_numbers.insert(identifier.clone(), self.signals.len());
-        self.signals.push((identifier, Signal { width, read: vec![false; width] }));
+        self.signal_numbers
+            .insert(identifier.clone(), self.signals.len());
+        self.signals.push((
+            identifier,
+            Signal {
+                width,
+                read: vec![false; width],
+            },
+        ));
     }
 
     fn note_read(&mut self, identifier: &str, low: usize, width: usize) {
@@ -495,8 +615,16 @@ impl Printer<'_> {
                 let Some(top) = signal.read[..high].iter().rposition(|read| !read) else {
                     break;
                 };
-                let bottom = signal.read[..top].iter().rposition(|read| *read).map_or(0, |read| read + 1);
-                parts.push(bits_text(identifier, signal.width, bottom, top + 1 - bottom));
+                let bottom = signal.read[..top]
+                    .iter()
+                    .rposition(|read| *read)
+                    .map_or(0, |read| read + 1);
+                parts.push(bits_text(
+                    identifier,
+                    signal.width,
+                    bottom,
+                    top + 1 - bottom,
+                ));
                 high = bottom;
             }
         }
@@ -515,7 +643,10 @@ impl Printer<'_> {
                 lines[last].push_str(&format!("{separator}{part}"));
             }
         }
-        format!("  // Bits that nothing reads.\n  wire {name} = &{{{}}};\n", lines.join("\n    "))
+        format!(
+            "  // Bits that nothing reads.\n  wire {name} = &{{{}}};\n",
+            lines.join("\n    ")
+        )
     }
 
     /// Prints a net's definition.
@@ -536,7 +667,11 @@ impl Printer<'_> {
                 } else {
                     let mut lines = Vec::new();
                     self.assignments(&identifier, value, None, 2, &mut lines);
-                    let _ = writeln!(self.body, "\n  always @* begin\n{}\n  end\n", lines.join("\n"));
+                    let _ = writeln!(
+                        self.body,
+                        "\n  always @* begin\n{}\n  end\n",
+                        lines.join("\n")
+                    );
                 }
             }
             Some(Definition::Register { clock, reset, d }) => {
@@ -547,7 +682,10 @@ impl Printer<'_> {
                 if let Some((reset, init)) = reset {
                     let reset = self.text(&net(*reset));
                     let init = literal(init, width);
-                    let _ = writeln!(self.body, "    if ({reset}) {identifier} <= {init};\n    else {identifier} <= {d};\n  end\n");
+                    let _ = writeln!(
+                        self.body,
+                        "    if ({reset}) {identifier} <= {init};\n    else {identifier} <= {d};\n  end\n"
+                    );
                 } else {
                     let _ = writeln!(self.body, "    {identifier} <= {d};\n  end\n");
                 }
@@ -556,7 +694,14 @@ impl Printer<'_> {
     }
 
     /// Statements that give `target` the value; nothing where it holds `base` already.
-    fn assignments(&mut self, target: &str, value: &ValueRef, base: Option<&ValueRef>, indent: usize, lines: &mut Vec<String>) {
+    fn assignments(
+        &mut self,
+        target: &str,
+        value: &ValueRef,
+        base: Option<&ValueRef>,
+        indent: usize,
+        lines: &mut Vec<String>,
+    ) {
         if base.is_some_and(|base| Rc::ptr_eq(base, value)) {
             return;
         }
@@ -573,7 +718,12 @@ impl Printer<'_> {
                 }
                 self.conditional(target, value, indent, &pad, lines);
             }
-            Value::Case { before, test, arms, default } => {
+            Value::Case {
+                before,
+                test,
+                arms,
+                default,
+            } => {
                 if needs_before(value) {
                     self.assignments(target, before, base, indent, lines);
                 }
@@ -585,16 +735,43 @@ impl Printer<'_> {
                         continue;
                     }
                     let label = self.text(label);
-                    self.body_of(target, arm, before, indent + 1, &format!("{pad}  {label}:"), lines);
+                    self.body_of(
+                        target,
+                        arm,
+                        before,
+                        indent + 1,
+                        &format!("{pad}  {label}:"),
+                        lines,
+                    );
                 }
-                self.body_of(target, default, before, indent + 1, &format!("{pad}  default:"), lines);
+                self.body_of(
+                    target,
+                    default,
+                    before,
+                    indent + 1,
+                    &format!("{pad}  default:"),
+                    lines,
+                );
                 lines.push(format!("{pad}endcase"));
             }
         }
     }
 
-    fn conditional(&mut self, target: &str, value: &ValueRef, indent: usize, lead: &str, lines: &mut Vec<String>) {
-        let Value::If { before, test, then, otherwise } = value.as_ref() else {
+    fn conditional(
+        &mut self,
+        target: &str,
+        value: &ValueRef,
+        indent: usize,
+        lead: &str,
+        lines: &mut Vec<String>,
+    ) {
+        let Value::If {
+            before,
+            test,
+            then,
+            otherwise,
+        } = value.as_ref()
+        else {
             return;
         };
         let pad = "  ".repeat(indent);
@@ -604,7 +781,14 @@ impl Printer<'_> {
             (Rc::clone(test), then, otherwise)
         };
         let test = self.text(&test);
-        self.body_of(target, then, before, indent, &format!("{lead}if ({test})"), lines);
+        self.body_of(
+            target,
+            then,
+            before,
+            indent,
+            &format!("{lead}if ({test})"),
+            lines,
+        );
         if Rc::ptr_eq(otherwise, before) {
             return;
         }
@@ -614,12 +798,27 @@ impl Printer<'_> {
         {
             self.conditional(target, otherwise, indent, &format!("{pad}else "), lines);
         } else {
-            self.body_of(target, otherwise, before, indent, &format!("{pad}else"), lines);
+            self.body_of(
+                target,
+                otherwise,
+                before,
+                indent,
+                &format!("{pad}else"),
+                lines,
+            );
         }
     }
 
     /// A head with its statements: on one line if there is one assignment, else between `begin` and `end`.
-    fn body_of(&mut self, target: &str, value: &ValueRef, base: &ValueRef, indent: usize, head: &str, lines: &mut Vec<String>) {
+    fn body_of(
+        &mut self,
+        target: &str,
+        value: &ValueRef,
+        base: &ValueRef,
+        indent: usize,
+        head: &str,
+        lines: &mut Vec<String>,
+    ) {
         let mut body = Vec::new();
         self.assignments(target, value, Some(base), indent + 1, &mut body);
         match (value.as_ref(), body.as_slice()) {
@@ -661,7 +860,9 @@ impl Printer<'_> {
             }
             Kind::Extend { of, signed: false } => {
                 let text = self.text(of);
-                let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+                let inner = text
+                    .strip_prefix('{')
+                    .and_then(|text| text.strip_suffix('}'));
                 let zeros = literal(&BigUint::default(), expr.width - of.width);
                 match (&of.kind, inner) {
                     (Kind::Concat(_), Some(inner)) => format!("{{{zeros}, {inner}}}"),
@@ -674,7 +875,11 @@ impl Printer<'_> {
                     let text = self.text(of);
                     return format!("{{{}{{{text}}}}}", expr.width);
                 }
-                let of = if of.is_simple() { Rc::clone(of) } else { self.wire(of) };
+                let of = if of.is_simple() {
+                    Rc::clone(of)
+                } else {
+                    self.wire(of)
+                };
                 let sign = self.text(&Expr::slice(&of, of.width - 1, 1));
                 let text = self.text(&of);
                 format!("{{{{{count}{{{sign}}}}}, {text}}}")
@@ -701,7 +906,12 @@ impl Printer<'_> {
                 format!("{symbol}{}", self.operand(a))
             }
             Kind::Negate(a) => format!("-{}", self.operand(a)),
-            Kind::Compare { relation, signed, left, right } => {
+            Kind::Compare {
+                relation,
+                signed,
+                left,
+                right,
+            } => {
                 let symbol = match relation {
                     Relation::Eq => "==",
                     Relation::Ne => "!=",
@@ -747,7 +957,13 @@ impl Printer<'_> {
     fn operand_of(&mut self, expr: &ExprRef, parent: Option<Arithmetic>) -> String {
         let text = self.text(expr);
         let bare = match &expr.kind {
-            Kind::Const(..) | Kind::Net(_) | Kind::Slice { .. } | Kind::Concat(_) | Kind::Extend { .. } | Kind::Select { .. } | Kind::Undefined => true,
+            Kind::Const(..)
+            | Kind::Net(_)
+            | Kind::Slice { .. }
+            | Kind::Concat(_)
+            | Kind::Extend { .. }
+            | Kind::Select { .. }
+            | Kind::Undefined => true,
             Kind::Arithmetic(op, ..) => Some(*op) == parent && *op != Arithmetic::Sub,
             Kind::Not(_) => parent.is_some(),
             _ => false,
@@ -778,7 +994,11 @@ impl Printer<'_> {
             _ => "value",
         };
         let identifier = self.names.invent(&format!("{}_{suffix}", self.target));
-        let _ = writeln!(self.declarations, "  wire {}{identifier};", range(expr.width));
+        let _ = writeln!(
+            self.declarations,
+            "  wire {}{identifier};",
+            range(expr.width)
+        );
         let _ = writeln!(self.body, "  assign {identifier} = {text};");
         self.expect_reader(identifier.clone(), expr.width);
         self.wires.insert((text, expr.width), identifier.clone());
@@ -802,15 +1022,27 @@ impl Printer<'_> {
         }
         let mut words = String::new();
         let mut previous = '_';
-        for c in name.trim_start_matches("Self$").trim_start_matches('_').chars() {
+        for c in name
+            .trim_start_matches("Self$")
+            .trim_start_matches('_')
+            .chars()
+        {
             if c.is_uppercase() && previous.is_lowercase() {
                 words.push('_');
             }
-            words.push(if c == '$' { '_' } else { c.to_ascii_uppercase() });
+            words.push(if c == '$' {
+                '_'
+            } else {
+                c.to_ascii_uppercase()
+            });
             previous = c;
         }
         let identifier = self.names.invent(&words);
-        let line = format!("  localparam {}{identifier} = {};", range(width), literal(value, width));
+        let line = format!(
+            "  localparam {}{identifier} = {};",
+            range(width),
+            literal(value, width)
+        );
         self.parameters.insert(identifier.clone(), line);
         self.parameter_names.insert(key, identifier.clone());
         identifier

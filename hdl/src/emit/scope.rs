@@ -56,7 +56,9 @@ fn note_variants(variants: &mut BTreeMap<String, Variant>, descriptor: &TypeDesc
                 variants.insert(label.replace("::", "$"), Variant { value, width });
             }
         }
-        TypeKind::Composite(fields) => fields.iter().for_each(|field| note_variants(variants, &field.kind)),
+        TypeKind::Composite(fields) => fields
+            .iter()
+            .for_each(|field| note_variants(variants, &field.kind)),
         TypeKind::Bits(_) | TypeKind::Signed(_) => {}
     }
 }
@@ -81,7 +83,8 @@ impl Probe for Collector {
 
     fn visit_atom(&mut self, name: &str, signal: &dyn Atom) {
         let Some((scope, namespace)) = self.open.last_mut() else {
-            self.faults.push(Fault::new(name, "a lone signal is no block", ""));
+            self.faults
+                .push(Fault::new(name, "a lone signal is no block", ""));
             return;
         };
         let mut parts = namespace.clone();
@@ -104,12 +107,17 @@ impl Probe for Collector {
     }
 
     fn visit_end_scope(&mut self, _name: &str, _node: &dyn Block) {
-        let Some((scope, _)) = self.open.pop() else { return };
+        let Some((scope, _)) = self.open.pop() else {
+            return;
+        };
         match self.open.last_mut() {
             Some((parent, _)) => {
                 // A parent's kernel may name the variants of its children's ports.
                 for (name, variant) in &scope.variants {
-                    parent.variants.entry(name.clone()).or_insert_with(|| variant.clone());
+                    parent
+                        .variants
+                        .entry(name.clone())
+                        .or_insert_with(|| variant.clone());
                 }
                 parent.children.push(scope);
             }
@@ -125,5 +133,7 @@ pub(super) fn collect<B: Block>(block: &B, name: &str) -> Result<Scope, Fault> {
     if let Some(fault) = collector.faults.into_iter().next() {
         return Err(fault);
     }
-    collector.root.ok_or_else(|| Fault::new(name, "is no block", ""))
+    collector
+        .root
+        .ok_or_else(|| Fault::new(name, "is no block", ""))
 }

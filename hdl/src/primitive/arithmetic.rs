@@ -12,7 +12,11 @@ fn sign_extended(value: u128, from: usize, to: usize) -> u128 {
 }
 
 fn low_mask(bits: usize) -> u128 {
-    if bits >= 128 { u128::MAX } else { (1 << bits) - 1 }
+    if bits >= 128 {
+        u128::MAX
+    } else {
+        (1 << bits) - 1
+    }
 }
 
 /// The low `N` bits of a value.
@@ -37,7 +41,12 @@ pub struct MulU<const A: usize, const B: usize, const P: usize> {
 
 impl<const A: usize, const B: usize, const P: usize> Default for MulU<A, B, P> {
     fn default() -> Self {
-        const { assert!(P == A + B && P <= 128, "a product is as wide as its factors together, at most 128 bits") };
+        const {
+            assert!(
+                P == A + B && P <= 128,
+                "a product is as wide as its factors together, at most 128 bits"
+            )
+        };
         Self {
             a: Signal::default(),
             b: Signal::default(),
@@ -73,7 +82,12 @@ pub struct MulS<const A: usize, const B: usize, const P: usize> {
 
 impl<const A: usize, const B: usize, const P: usize> Default for MulS<A, B, P> {
     fn default() -> Self {
-        const { assert!(P == A + B && P <= 128, "a product is as wide as its factors together, at most 128 bits") };
+        const {
+            assert!(
+                P == A + B && P <= 128,
+                "a product is as wide as its factors together, at most 128 bits"
+            )
+        };
         Self {
             a: Signal::default(),
             b: Signal::default(),
@@ -109,7 +123,12 @@ pub struct SignExtend<const A: usize, const Y: usize> {
 
 impl<const A: usize, const Y: usize> Default for SignExtend<A, Y> {
     fn default() -> Self {
-        const { assert!(0 < A && A <= Y && Y <= 128, "an extension widens, to at most 128 bits") };
+        const {
+            assert!(
+                0 < A && A <= Y && Y <= 128,
+                "an extension widens, to at most 128 bits"
+            )
+        };
         Self {
             a: Signal::default(),
             y: Signal::default(),
@@ -142,7 +161,12 @@ pub struct AddTree16<const W: usize, const S: usize> {
 
 impl<const W: usize, const S: usize> Default for AddTree16<W, S> {
     fn default() -> Self {
-        const { assert!(0 < W && S == W + 4 && S <= 128, "the sum of 16 values has 4 bits more, at most 128 bits") };
+        const {
+            assert!(
+                0 < W && S == W + 4 && S <= 128,
+                "the sum of 16 values has 4 bits more, at most 128 bits"
+            )
+        };
         Self {
             a: from_fn(|_| Signal::default()),
             sum: Signal::default(),
@@ -152,10 +176,9 @@ impl<const W: usize, const S: usize> Default for AddTree16<W, S> {
 
 impl<const W: usize, const S: usize> Logic for AddTree16<W, S> {
     fn update(&mut self) {
-        let sum = self
-            .a
-            .iter()
-            .fold(0_u128, |sum, a| sum.wrapping_add(sign_extended(a.val().to_u128(), W, 128)));
+        let sum = self.a.iter().fold(0_u128, |sum, a| {
+            sum.wrapping_add(sign_extended(a.val().to_u128(), W, 128))
+        });
         self.sum.next = wrap(sum);
     }
 
@@ -181,7 +204,12 @@ pub struct ShiftLeft<const W: usize, const S: usize> {
 
 impl<const W: usize, const S: usize> Default for ShiftLeft<W, S> {
     fn default() -> Self {
-        const { assert!(W <= 128 && S <= 32, "at most 128 bits, shifted by at most 32 bits' worth") };
+        const {
+            assert!(
+                W <= 128 && S <= 32,
+                "at most 128 bits, shifted by at most 32 bits' worth"
+            )
+        };
         Self {
             a: Signal::default(),
             amount: Signal::default(),
@@ -259,7 +287,10 @@ mod tests {
                 signed.a.next = u64::from(a).into();
                 signed.b.next = u64::from(b).into();
                 settle(&mut signed);
-                assert_eq!(signed.p.val().to_u16(), (i16::from(a as i8) * i16::from(b as i8)) as u16);
+                assert_eq!(
+                    signed.p.val().to_u16(),
+                    (i16::from(a as i8) * i16::from(b as i8)) as u16
+                );
             }
         }
     }
@@ -270,7 +301,10 @@ mod tests {
         product.a.next = ((-1_000_000_007_i64) as u64 & ((1 << 41) - 1)).into();
         product.b.next = 30_000_u64.into();
         settle(&mut product);
-        assert_eq!(product.p.val().to_u64(), (-30_000_000_210_000_i64) as u64 & ((1 << 57) - 1));
+        assert_eq!(
+            product.p.val().to_u64(),
+            (-30_000_000_210_000_i64) as u64 & ((1 << 57) - 1)
+        );
     }
 
     #[test]
@@ -280,7 +314,10 @@ mod tests {
         for a in 0..=255_u8 {
             extension.a.next = u64::from(a).into();
             settle(&mut extension);
-            assert_eq!(extension.y.val().to_u128(), i128::from(a as i8) as u128 & ((1 << 100) - 1));
+            assert_eq!(
+                extension.y.val().to_u128(),
+                i128::from(a as i8) as u128 & ((1 << 100) - 1)
+            );
             negation.a.next = u64::from(a).into();
             settle(&mut negation);
             assert_eq!(negation.y.val().to_u8(), a.wrapping_neg());
@@ -303,7 +340,13 @@ mod tests {
     fn a_shift_beyond_the_width_gives_zero() {
         let mut shift = ShiftLeft::<40, 8>::default();
         shift.a.next = 0x80_0000_0001_u64.into();
-        for (amount, expected) in [(0_u64, 0x80_0000_0001_u64), (1, 2), (39, 1 << 39), (40, 0), (255, 0)] {
+        for (amount, expected) in [
+            (0_u64, 0x80_0000_0001_u64),
+            (1, 2),
+            (39, 1 << 39),
+            (40, 0),
+            (255, 0),
+        ] {
             shift.amount.next = amount.into();
             settle(&mut shift);
             assert_eq!(shift.y.val(), expected);

@@ -54,7 +54,10 @@ impl Primitive {
 
     /// What `Logic::hdl` returns for this primitive.
     pub(crate) fn verilog(self) -> Verilog {
-        let name = Self::ALL.iter().find(|(primitive, _)| *primitive == self).map_or("", |(_, name)| name);
+        let name = Self::ALL
+            .iter()
+            .find(|(primitive, _)| *primitive == self)
+            .map_or("", |(_, name)| name);
         Verilog::Blackbox(BlackBox {
             code: String::new(),
             name: format!("{PREFIX}{name}"),
@@ -64,6 +67,9 @@ impl Primitive {
     /// The primitive of a black box's name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         let name = name.strip_prefix(PREFIX)?;
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(primitive, _)| *primitive)
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(primitive, _)| *primitive)
     }
 }

@@ -42,7 +42,11 @@ impl<T: Word> Default for Register<T> {
 impl<T: Word> Logic for Register<T> {
     fn update(&mut self) {
         if self.clock.pos_edge() {
-            self.q.next = if self.reset.val() { self.init.val() } else { self.d.val() };
+            self.q.next = if self.reset.val() {
+                self.init.val()
+            } else {
+                self.d.val()
+            };
         }
     }
 

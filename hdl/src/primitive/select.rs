@@ -28,7 +28,11 @@ impl<T: Word, const S: usize> MuxN<T, S> {
 
 impl<T: Word, const S: usize> Logic for MuxN<T, S> {
     fn update(&mut self) {
-        self.y.next = self.a.get(self.select.val().index()).map(Signal::<In, T>::val).unwrap_or_default();
+        self.y.next = self
+            .a
+            .get(self.select.val().index())
+            .map(Signal::<In, T>::val)
+            .unwrap_or_default();
     }
 
     fn connect(&mut self) {

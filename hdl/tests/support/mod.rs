@@ -32,19 +32,31 @@ pub fn assert_lint_clean(bundle: &Bundle) {
     let mut arguments = vec!["--lint-only", "-Wall", "--top-module", top];
     arguments.extend(&files);
     let (ok, text) = run(folder.path(), "verilator", "verilator", &arguments);
-    assert!(ok && text.is_empty(), "verilator:\n{text}\n{}", bundle.concatenated());
+    assert!(
+        ok && text.is_empty(),
+        "verilator:\n{text}\n{}",
+        bundle.concatenated()
+    );
 
     let script = format!(
         "read_verilog {}; hierarchy -check -top {top}; proc; check -assert; select -assert-none t:$dlatch t:$_DLATCH_*_",
         files.join(" ")
     );
     let (ok, text) = run(folder.path(), "yosys", "yosys", &["-q", "-p", &script]);
-    assert!(ok && text.trim().is_empty(), "yosys:\n{text}\n{}", bundle.concatenated());
+    assert!(
+        ok && text.trim().is_empty(),
+        "yosys:\n{text}\n{}",
+        bundle.concatenated()
+    );
 
     let mut arguments = vec!["-Wall", "-g2005", "-o", "lint.vvp", "-s", top];
     arguments.extend(&files);
     let (ok, text) = run(folder.path(), "iverilog", "iverilog", &arguments);
-    assert!(ok && text.is_empty(), "iverilog:\n{text}\n{}", bundle.concatenated());
+    assert!(
+        ok && text.is_empty(),
+        "iverilog:\n{text}\n{}",
+        bundle.concatenated()
+    );
 }
 
 /// A 64-bit generator (SplitMix64), so that stimuli are the same everywhere.
@@ -85,13 +97,20 @@ pub struct Case {
 impl Case {
     /// Compares outputs from this step on: before it, registers without reset hold what hardware leaves undefined.
     pub fn after(self, steps: usize) -> Self {
-        Self { skipped: steps, ..self }
+        Self {
+            skipped: steps,
+            ..self
+        }
     }
 }
 
 /// Simulates a block in rust-hdl. `stimuli` are the values of all inputs but the clock, one `Vec` of words a port; outputs are
 /// recorded with the clock low, after which it rises and falls.
-pub fn simulate_case<B: Block + PortAccess>(mut block: B, bundle: Bundle, stimuli: impl Iterator<Item = Vec<Vec<u64>>>) -> Case {
+pub fn simulate_case<B: Block + PortAccess>(
+    mut block: B,
+    bundle: Bundle,
+    stimuli: impl Iterator<Item = Vec<Vec<u64>>>,
+) -> Case {
     block.connect_all();
     let ports = bundle.top_module().ports.clone();
     let clock = ports.iter().position(|port| port.name == "clock");
@@ -109,11 +128,23 @@ pub fn simulate_case<B: Block + PortAccess>(mut block: B, bundle: Bundle, stimul
             let mut words = vec![0; port.width.div_ceil(64)];
             block.peek(number, &mut words);
             for bit in 0..port.width {
-                bits.push(if words[bit / 64] >> (bit % 64) & 1 == 1 { '1' } else { '0' });
+                bits.push(if words[bit / 64] >> (bit % 64) & 1 == 1 {
+                    '1'
+                } else {
+                    '0'
+                });
             }
         }
         let bits: Vec<u8> = bits.bytes().map(|b| b - b'0').collect();
-        let words: Vec<u64> = bits.chunks(64).map(|chunk| chunk.iter().rev().fold(0, |word, &bit| word << 1 | u64::from(bit))).collect();
+        let words: Vec<u64> = bits
+            .chunks(64)
+            .map(|chunk| {
+                chunk
+                    .iter()
+                    .rev()
+                    .fold(0, |word, &bit| word << 1 | u64::from(bit))
+            })
+            .collect();
         lines.push(hex(&words, bits.len()));
         if let Some(clock) = clock {
             for level in [1, 0] {
@@ -122,7 +153,11 @@ pub fn simulate_case<B: Block + PortAccess>(mut block: B, bundle: Bundle, stimul
             }
         }
     }
-    Case { bundle, lines, skipped: 0 }
+    Case {
+        bundle,
+        lines,
+        skipped: 0,
+    }
 }
 
 /// Runs all cases in one Icarus simulation and asserts that every output is as rust-hdl computed it.
@@ -133,7 +168,11 @@ pub fn assert_icarus_agrees(cases: &[Case]) {
     for (number, case) in cases.iter().enumerate() {
         design.push_str(&case.bundle.concatenated());
         design.push('\n');
-        std::fs::write(folder.path().join(format!("case{number}.hex")), case.lines.join("\n")).unwrap();
+        std::fs::write(
+            folder.path().join(format!("case{number}.hex")),
+            case.lines.join("\n"),
+        )
+        .unwrap();
         bench.push_str(&case_bench(number, case));
     }
     let steps = cases.iter().map(|case| case.lines.len()).max().unwrap_or(0);
@@ -149,18 +188,35 @@ pub fn assert_icarus_agrees(cases: &[Case]) {
         folder.path(),
         "iverilog",
         "iverilog",
-        &["-g2005", "-o", "bench.vvp", "-s", "bench", "bench.v", "design.v"],
+        &[
+            "-g2005",
+            "-o",
+            "bench.vvp",
+            "-s",
+            "bench",
+            "bench.v",
+            "design.v",
+        ],
     );
     assert!(ok, "iverilog:\n{text}");
     let (ok, text) = run(folder.path(), "vvp", "iverilog", &["-n", "bench.vvp"]);
-    assert!(ok && text.trim() == "AGREE", "{}\n", text.lines().take(20).collect::<Vec<_>>().join("\n"));
+    assert!(
+        ok && text.trim() == "AGREE",
+        "{}\n",
+        text.lines().take(20).collect::<Vec<_>>().join("\n")
+    );
 }
 
 fn case_bench(number: usize, case: &Case) -> String {
     let module = case.bundle.top_module();
     let total: usize = module.ports.iter().map(|port| port.width).sum();
     let steps = case.lines.len();
-    let mut text = format!("  reg [{}:0] memory{number} [0:{}];\n  reg [{}:0] line{number};\n  integer step{number};\n", total - 1, steps - 1, total - 1);
+    let mut text = format!(
+        "  reg [{}:0] memory{number} [0:{}];\n  reg [{}:0] line{number};\n  integer step{number};\n",
+        total - 1,
+        steps - 1,
+        total - 1
+    );
     let mut connections = Vec::new();
     let mut checks = Vec::new();
     let mut low = 0;
@@ -173,7 +229,9 @@ fn case_bench(number: usize, case: &Case) -> String {
                 clocked = true;
                 writeln!(text, "  reg {wire} = 0;").unwrap();
             }
-            Direction::Input => writeln!(text, "  wire [{}:0] {wire} = {slice};", port.width - 1).unwrap(),
+            Direction::Input => {
+                writeln!(text, "  wire [{}:0] {wire} = {slice};", port.width - 1).unwrap()
+            }
             Direction::Output => {
                 writeln!(text, "  wire [{}:0] {wire};", port.width - 1).unwrap();
                 checks.push(format!(
@@ -185,8 +243,18 @@ fn case_bench(number: usize, case: &Case) -> String {
         connections.push(format!(".{}({wire})", port.name));
         low += port.width;
     }
-    writeln!(text, "  {} dut{number} ({});", module.name, connections.join(", ")).unwrap();
-    let edge = if clocked { format!("      w{number}_clock = 1; #1; w{number}_clock = 0; #1;\n") } else { String::new() };
+    writeln!(
+        text,
+        "  {} dut{number} ({});",
+        module.name,
+        connections.join(", ")
+    )
+    .unwrap();
+    let edge = if clocked {
+        format!("      w{number}_clock = 1; #1; w{number}_clock = 0; #1;\n")
+    } else {
+        String::new()
+    };
     write!(
         text,
         "  initial begin\n    $readmemh(\"case{number}.hex\", memory{number});\n    for (step{number} = 0; step{number} < {steps}; step{number} = step{number} + 1) begin\n      line{number} = memory{number}[step{number}];\n      #2;\n{}{edge}    end\n  end\n",
