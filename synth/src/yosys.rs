@@ -221,7 +221,10 @@ pub fn cells_with(
 
 /// The lines from yosys's first `ERROR` on, else its last ones.
 fn message(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let start = lines
         .iter()
         .position(|line| line.contains("ERROR"))
@@ -253,7 +256,9 @@ fn report(
         })
         .collect();
     if !own.contains_key(top) {
-        return Err(SynthError::Statistics(format!("there is no module `{top}`")));
+        return Err(SynthError::Statistics(format!(
+            "there is no module `{top}`"
+        )));
     }
     let cells = match statistics.design {
         // Sums over the hierarchy, with the instances of modules counted as cells too.
@@ -297,7 +302,8 @@ mod tests {
                 "\\top": {"num_cells_by_type": {"\\leaf": 3, "$_AND_": 2}},
                 "\\leaf": {"num_cells_by_type": {"$_AND_": 4, "$_XOR_": 1}}},
              "design": {"num_cells_by_type": {"\\leaf": 3, "$_AND_": 14, "$_XOR_": 3}}}"#;
-        let report = report(json, "top", Target::Generic, Hierarchy::Kept).expect("it is well formed");
+        let report =
+            report(json, "top", Target::Generic, Hierarchy::Kept).expect("it is well formed");
         assert_eq!(report.total(), 17);
         assert_eq!(report.count(&["$_AND"]), 14);
         assert_eq!(report.modules["leaf"]["$_XOR_"], 1);
@@ -306,8 +312,13 @@ mod tests {
 
     #[test]
     fn statistics_without_the_top_are_an_error() {
-        let error = report(r#"{"creator": "", "modules": {}}"#, "top", Target::Generic, Hierarchy::Flat)
-            .expect_err("there is no top");
+        let error = report(
+            r#"{"creator": "", "modules": {}}"#,
+            "top",
+            Target::Generic,
+            Hierarchy::Flat,
+        )
+        .expect_err("there is no top");
         assert!(error.to_string().contains("`top`"), "{error}");
         assert!(report("nonsense", "top", Target::Generic, Hierarchy::Flat).is_err());
     }

@@ -33,7 +33,10 @@ fn every_target_has_all_registers_however_the_modules_are_kept() {
             // A multiplier block may take the accumulator's register with it.
             let blocks = report.count(&["SB_MAC16"]);
             let found = report.count(registers(target));
-            assert!(found == 80 || blocks == 4 && found < 80, "{target:?} {hierarchy:?}: {report:?}");
+            assert!(
+                found == 80 || blocks == 4 && found < 80,
+                "{target:?} {hierarchy:?}: {report:?}"
+            );
             assert!(report.total() > found);
             let modules = match hierarchy {
                 Hierarchy::Flat => 1,
@@ -47,27 +50,43 @@ fn every_target_has_all_registers_however_the_modules_are_kept() {
 
 #[test]
 fn a_design_that_yosys_refuses_gives_its_message_with_the_line() {
-    let error = cells("module four (input wire a);\n    wire b = nothing(a);\nendmodule\n", "four", Target::Generic, Hierarchy::Flat)
-        .expect_err("there is no such function");
+    let error = cells(
+        "module four (input wire a);\n    wire b = nothing(a);\nendmodule\n",
+        "four",
+        Target::Generic,
+        Hierarchy::Flat,
+    )
+    .expect_err("there is no such function");
     assert!(matches!(error, SynthError::Yosys { .. }));
     let text = error.to_string();
-    assert!(text.contains("design.v:2") && text.contains("nothing"), "{text}");
+    assert!(
+        text.contains("design.v:2") && text.contains("nothing"),
+        "{text}"
+    );
 
-    let error = cells(DESIGN, "five", Target::Generic, Hierarchy::Flat).expect_err("there is no such module");
+    let error = cells(DESIGN, "five", Target::Generic, Hierarchy::Flat)
+        .expect_err("there is no such module");
     assert!(error.to_string().contains("five"), "{error}");
 }
 
 #[test]
 fn a_name_that_would_be_a_command_is_refused() {
-    let error = cells(DESIGN, "four; shell", Target::Generic, Hierarchy::Flat).expect_err("it is no name");
+    let error =
+        cells(DESIGN, "four; shell", Target::Generic, Hierarchy::Flat).expect_err("it is no name");
     assert!(matches!(error, SynthError::Name(_)), "{error}");
 }
 
 #[test]
 fn a_missing_yosys_says_how_to_install_it() {
-    let error = YOSYS.find_as(Some("no-such-yosys")).expect_err("it must not exist");
-    assert!(error.to_string().contains("apt-get install -y yosys"), "{error}");
+    let error = YOSYS
+        .find_as(Some("no-such-yosys"))
+        .expect_err("it must not exist");
+    assert!(
+        error.to_string().contains("apt-get install -y yosys"),
+        "{error}"
+    );
     let nowhere = std::path::Path::new("/no/such/yosys");
-    let error = cells_with(nowhere, DESIGN, "four", Target::Generic, Hierarchy::Flat).expect_err("it can't run");
+    let error = cells_with(nowhere, DESIGN, "four", Target::Generic, Hierarchy::Flat)
+        .expect_err("it can't run");
     assert!(matches!(error, SynthError::File { .. }), "{error}");
 }

@@ -61,7 +61,11 @@ impl ArrayPorts {
         let blocks = |stream: &str, count: usize| {
             let names: Vec<String> = (0..count).map(|index| format!("data_{index}")).collect();
             for name in &names {
-                ports.port(&format!("{stream}_{name}"), Direction::Input, Some(BLOCK_BITS))?;
+                ports.port(
+                    &format!("{stream}_{name}"),
+                    Direction::Input,
+                    Some(BLOCK_BITS),
+                )?;
             }
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             StreamPorts::find(ports, stream, Side::IntoDesign, &names)
@@ -233,7 +237,13 @@ impl<S: Simulator> ArrayBench<S> {
         seed: u64,
         progress: impl FnMut(u64),
     ) -> Result<Report, SimError> {
-        let tiles = RandomTiles::new(self.ports.rows, self.ports.cols, pairs_per_mode, longest, seed);
+        let tiles = RandomTiles::new(
+            self.ports.rows,
+            self.ports.cols,
+            pairs_per_mode,
+            longest,
+            seed,
+        );
         self.tiles(tiles, progress)
     }
 
@@ -352,7 +362,8 @@ impl<S: Simulator> ArrayBench<S> {
         let stats = ran?;
         tally.cycles += stats.cycles;
         let actual = self.results(&job);
-        let mut failing: VecDeque<(usize, usize, usize, ArrayResult, ArrayResult)> = VecDeque::new();
+        let mut failing: VecDeque<(usize, usize, usize, ArrayResult, ArrayResult)> =
+            VecDeque::new();
         let per_tile = self.ports.rows * self.ports.cols;
         for (index, (tile, actual)) in tiles.iter().zip(actual.chunks(per_tile)).enumerate() {
             self.count(tile, tally);
@@ -366,7 +377,9 @@ impl<S: Simulator> ArrayBench<S> {
                 }
             }
         }
-        if let (None, Some((index, row, col, expected, actual))) = (&tally.first, failing.pop_front()) {
+        if let (None, Some((index, row, col, expected, actual))) =
+            (&tally.first, failing.pop_front())
+        {
             tally.first = Some(self.investigate(&tiles[index], row, col, expected, actual)?);
         }
         Ok(())
@@ -437,8 +450,10 @@ impl<S: Simulator> ArrayBench<S> {
             chance,
             seed: drive.seed.wrapping_add(offset),
         };
-        job.constants
-            .push((self.ports.output_scale, vec![u64::from(self.scale.get().to_bits())]));
+        job.constants.push((
+            self.ports.output_scale,
+            vec![u64::from(self.scale.get().to_bits())],
+        ));
         job.inputs.push(InputStream {
             ports: self.ports.weight.clone(),
             beats: beats(|tile| &tile.weight, self.ports.rows),
@@ -490,7 +505,10 @@ impl<S: Simulator> ArrayBench<S> {
         if let Some(waves) = &self.waves {
             let mut job = self.job(&[case.tile.clone()], case.drive)?;
             // The case may also break a rule: the waveform is written all the same.
-            match waves.verilator.run_traced(&waves.design, &mut job, &waves.file) {
+            match waves
+                .verilator
+                .run_traced(&waves.design, &mut job, &waves.file)
+            {
                 Ok(_) | Err(SimError::Rule { .. } | SimError::Deadlock { .. }) => {
                     waveform = Some(waves.file.clone());
                 }

@@ -245,10 +245,7 @@ mod tests {
     #[test]
     fn a_port_is_found_only_with_the_right_direction_and_width() {
         let ports = [Port::input("a", 8), Port::output("y", 3)];
-        assert_eq!(
-            ports.port("y", Direction::Output, Some(3)),
-            Ok(PortId(1))
-        );
+        assert_eq!(ports.port("y", Direction::Output, Some(3)), Ok(PortId(1)));
         assert!(matches!(
             ports.port("y", Direction::Input, None),
             Err(PortError::Direction { .. })

@@ -101,13 +101,12 @@ impl Model {
         };
         // SAFETY: the object was built by this crate's Verilator driver from its own shim, whose only initialisers are
         // those of Verilator's run time; it is taken from the user's own cache folder.
-        let library =
-            unsafe { Library::new(object) }.map_err(|error| failed(error.to_string()))?;
+        let library = unsafe { Library::new(object) }.map_err(|error| failed(error.to_string()))?;
         macro_rules! function {
             ($name:literal as $kind:ty) => {{
                 // SAFETY: `engine.inc` exports this name with the C signature that `$kind` spells.
-                let symbol: Symbol<'_, $kind> = unsafe { library.get($name) }
-                    .map_err(|error| failed(error.to_string()))?;
+                let symbol: Symbol<'_, $kind> =
+                    unsafe { library.get($name) }.map_err(|error| failed(error.to_string()))?;
                 *symbol
             }};
         }
@@ -298,7 +297,11 @@ impl Model {
     }
 
     fn check(&self, status: c_int) -> Result<(), SimError> {
-        if status == 0 { Ok(()) } else { Err(self.fatal()) }
+        if status == 0 {
+            Ok(())
+        } else {
+            Err(self.fatal())
+        }
     }
 
     fn fatal(&self) -> SimError {

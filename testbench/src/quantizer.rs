@@ -185,7 +185,8 @@ impl<S: Simulator> QuantizerBench<S> {
             }
             let expected = expected(&batch);
             let before = Instant::now();
-            let (ran, actual) = self.run(&batch, &expected, seed.wrapping_add(4 * number as u64))?;
+            let (ran, actual) =
+                self.run(&batch, &expected, seed.wrapping_add(4 * number as u64))?;
             simulating += before.elapsed();
             let wrong = expected.iter().zip(&actual).filter(|(e, a)| e != a).count()
                 + expected.len().saturating_sub(actual.len());
@@ -193,7 +194,9 @@ impl<S: Simulator> QuantizerBench<S> {
             let stats = match (ran, first) {
                 (Ok(stats), _) => stats,
                 // Streams that don't end where they should: a wrong decision is the cause when there is one.
-                (Err(SimError::Rule { .. } | SimError::Deadlock { .. }), Some(at)) if at < actual.len() => {
+                (Err(SimError::Rule { .. } | SimError::Deadlock { .. }), Some(at))
+                    if at < actual.len() =>
+                {
                     RunStats::default()
                 }
                 (Err(error), _) => return Err(error),
@@ -203,11 +206,18 @@ impl<S: Simulator> QuantizerBench<S> {
             report.mismatches += wrong as u64;
             count(&batch, &mut report.coverage);
             if let (None, Some(at)) = (&report.first_mismatch, first) {
-                report.first_mismatch = Some(self.investigate(&batch, at, &expected[at], actual.get(at))?);
+                report.first_mismatch =
+                    Some(self.investigate(&batch, at, &expected[at], actual.get(at))?);
             }
             progress(report.vectors);
         }
-        let per_second = |count: u64, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        let per_second = |count: u64, seconds: f64| {
+            if seconds > 0.0 {
+                count as f64 / seconds
+            } else {
+                0.0
+            }
+        };
         report.seconds = started.elapsed().as_secs_f64();
         report.cycles_per_second = per_second(report.cycles, simulating.as_secs_f64());
         report.pairs_per_second = per_second(report.vectors, report.seconds);
@@ -243,12 +253,19 @@ impl<S: Simulator> QuantizerBench<S> {
         for row in &batch.rows {
             for (at, (x, f)) in row.x.iter().zip(&row.sensitivity).enumerate() {
                 let last = at + 1 == row.x.len();
-                beats.extend([u64::from(x.to_bits()), u64::from(f.to_bits()), u64::from(last)]);
+                beats.extend([
+                    u64::from(x.to_bits()),
+                    u64::from(f.to_bits()),
+                    u64::from(last),
+                ]);
             }
         }
         let fp8 = expected.iter().filter(|block| block.packed.tag).count();
         job.constants = vec![
-            (self.ports.input_scale, vec![u64::from(batch.scale.get().to_bits())]),
+            (
+                self.ports.input_scale,
+                vec![u64::from(batch.scale.get().to_bits())],
+            ),
             (self.ports.threshold, vec![batch.threshold]),
         ];
         job.inputs.push(InputStream {
@@ -333,7 +350,10 @@ impl<S: Simulator> QuantizerBench<S> {
         if let Some(waves) = &self.waves {
             let batch = alone(&input);
             let mut job = self.job(&batch, &self::expected(&batch), [0; 4], 0)?;
-            match waves.verilator.run_traced(&waves.design, &mut job, &waves.file) {
+            match waves
+                .verilator
+                .run_traced(&waves.design, &mut job, &waves.file)
+            {
                 Ok(_) | Err(SimError::Rule { .. } | SimError::Deadlock { .. }) => {
                     waveform = Some(waves.file.clone());
                 }
@@ -388,14 +408,32 @@ fn describe(
         }
     );
     // Writing to a String can't fail.
-    let _ = writeln!(text, "  x           [{}]", list(&mut input.x.iter().map(|x| format!("{:#06x}", x.to_bits()))));
-    let _ = writeln!(text, "            = [{}]", list(&mut input.x.iter().map(|x| format!("{:e}", x.to_f32()))));
+    let _ = writeln!(
+        text,
+        "  x           [{}]",
+        list(&mut input.x.iter().map(|x| format!("{:#06x}", x.to_bits())))
+    );
+    let _ = writeln!(
+        text,
+        "            = [{}]",
+        list(&mut input.x.iter().map(|x| format!("{:e}", x.to_f32())))
+    );
     let _ = writeln!(
         text,
         "  sensitivity [{}]",
-        list(&mut input.sensitivity.iter().map(|f| format!("{:#04x}", f.to_bits())))
+        list(
+            &mut input
+                .sensitivity
+                .iter()
+                .map(|f| format!("{:#04x}", f.to_bits()))
+        )
     );
-    let _ = writeln!(text, "  score {}, FP4 scale {}", decision.score, decision.fp4.1.to_f32());
+    let _ = writeln!(
+        text,
+        "  score {}, FP4 scale {}",
+        decision.score,
+        decision.fp4.1.to_f32()
+    );
     let _ = writeln!(text, "  expected {expected}\n  actual   {actual}");
     text
 }
@@ -409,7 +447,11 @@ fn golden_decision(batch: &Batch, input: &BlockInput) -> Decision {
 }
 
 fn count(batch: &Batch, coverage: &mut QuantizerCoverage) {
-    coverage.padded_rows += batch.rows.iter().filter(|row| row.x.len() % BLOCK != 0).count() as u64;
+    coverage.padded_rows += batch
+        .rows
+        .iter()
+        .filter(|row| row.x.len() % BLOCK != 0)
+        .count() as u64;
     for input in block_inputs(batch) {
         let decision = golden_decision(batch, &input);
         *if decision.block.has_nan() {
@@ -571,7 +613,8 @@ impl Iterator for RandomBatches {
             while row.x.len() < length {
                 let kind = ActKind::draw(rng);
                 // The tie kind aims at z; dividing by a power of two is exact.
-                row.x.extend(activations(rng, kind).map(|z| bf16::from_f32(z / scale.get())));
+                row.x
+                    .extend(activations(rng, kind).map(|z| bf16::from_f32(z / scale.get())));
                 row.sensitivity.extend(sensitivities(rng));
             }
             row.x.truncate(length);
@@ -633,10 +676,15 @@ fn activations<R: Rng>(rng: &mut R, kind: ActKind) -> [f32; BLOCK] {
         }
         ActKind::Bits => z.fill_with(|| bf16::from_bits(rng.random()).to_f32()),
         ActKind::Ties => {
-            let scale = Ue4m3::from_bits(rng.random_range(1..=0x6f)).unwrap_or(Ue4m3::ONE).to_f32();
+            let scale = Ue4m3::from_bits(rng.random_range(1..=0x6f))
+                .unwrap_or(Ue4m3::ONE)
+                .to_f32();
             z.fill_with(|| {
                 let tie = if rng.random() {
-                    scale * [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0].choose(rng).unwrap_or(&0.25)
+                    scale
+                        * [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0]
+                            .choose(rng)
+                            .unwrap_or(&0.25)
                 } else {
                     // Halfway between two E4M3 codes.
                     let code = rng.random_range(0..0x7d);
@@ -654,8 +702,20 @@ fn activations<R: Rng>(rng: &mut R, kind: ActKind) -> [f32; BLOCK] {
         }
         ActKind::Extremes => z.fill_with(|| {
             const MAGNITUDES: [f32; 14] = [
-                448.0, 464.0, 447.0, 450.0, 1e30, f32::INFINITY, 1.0 / 512.0, 1.0 / 1024.0, 1.0 / 64.0,
-                1e-30, 1.2e-38, 1e-40, 0.0, 2688.0,
+                448.0,
+                464.0,
+                447.0,
+                450.0,
+                1e30,
+                f32::INFINITY,
+                1.0 / 512.0,
+                1.0 / 1024.0,
+                1.0 / 64.0,
+                1e-30,
+                1.2e-38,
+                1e-40,
+                0.0,
+                2688.0,
             ];
             let magnitude = *MAGNITUDES.choose(rng).unwrap_or(&0.0);
             signed(rng, magnitude)
@@ -702,7 +762,11 @@ mod tests {
             assert!(count > 500, "{what}: {count}");
         }
         assert!(seen.fp4_blocks + seen.fp8_blocks + seen.nan_blocks >= 20_000);
-        assert!(seen.score_equals_threshold > 20, "I = T: {}", seen.score_equals_threshold);
+        assert!(
+            seen.score_equals_threshold > 20,
+            "I = T: {}",
+            seen.score_equals_threshold
+        );
     }
 
     #[test]

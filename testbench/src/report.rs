@@ -191,7 +191,11 @@ impl Coverage {
         let mut holes = Vec::new();
         for (mode, seen, weight_fp8, act_fp8) in modes {
             let mut note = |side: &str, classes: &Classes, nan: bool| {
-                holes.extend(classes.missing(nan).map(|class| format!("{} {side} {class}", mode.name())));
+                holes.extend(
+                    classes
+                        .missing(nan)
+                        .map(|class| format!("{} {side} {class}", mode.name())),
+                );
             };
             note("weight", &seen.weight, weight_fp8);
             note("act", &seen.act, act_fp8);
@@ -277,10 +281,16 @@ impl<C> fmt::Display for Report<C> {
         writeln!(
             f,
             "{}: {} results, {} mismatches, {} cycles ({:.0} cycles/s), {:.0} pairs/s",
-            self.simulator, self.vectors, self.mismatches, self.cycles, self.cycles_per_second, self.pairs_per_second
+            self.simulator,
+            self.vectors,
+            self.mismatches,
+            self.cycles,
+            self.cycles_per_second,
+            self.pairs_per_second
         )?;
         if self.pairs_by_mode.total() > 0 {
-            let modes = Mode::ALL.map(|mode| format!("{} {}", mode.name(), self.pairs_by_mode.get(mode)));
+            let modes =
+                Mode::ALL.map(|mode| format!("{} {}", mode.name(), self.pairs_by_mode.get(mode)));
             writeln!(f, "block pairs: {}", modes.join(", "))?;
         }
         if let Some(first) = &self.first_mismatch {
@@ -330,8 +340,15 @@ mod tests {
         let nan = Block::Fp8 {
             elements: [E4m3::NAN; BLOCK],
         };
-        coverage.mode(Mode::Fp4Fp8).act.add(ClassSet::of_elements(&nan));
+        coverage
+            .mode(Mode::Fp4Fp8)
+            .act
+            .add(ClassSet::of_elements(&nan));
         assert_eq!(coverage.holes().len(), 51);
-        assert!(coverage.holes().contains(&"FP4×FP4 act scale max".to_owned()));
+        assert!(
+            coverage
+                .holes()
+                .contains(&"FP4×FP4 act scale max".to_owned())
+        );
     }
 }

@@ -32,16 +32,11 @@ impl RustSim {
         if !model.power_up() {
             return Err(unstable());
         }
-        Ok(Self {
-            model,
-            ports,
-        })
+        Ok(Self { model, ports })
     }
 
     fn fits(&self, port: PortId, words: usize) -> Option<&Port> {
-        self.ports
-            .get(port.0)
-            .filter(|port| port.words() == words)
+        self.ports.get(port.0).filter(|port| port.words() == words)
     }
 }
 

@@ -215,7 +215,8 @@ impl Iterator for RandomTiles {
             };
             for row in 0..self.rows {
                 let kind = BlockKind::draw(&mut self.rng);
-                tile.weight.push(block(&mut self.rng, kind, w >> row & 1 == 1));
+                tile.weight
+                    .push(block(&mut self.rng, kind, w >> row & 1 == 1));
             }
             for col in 0..self.cols {
                 let kind = BlockKind::draw(&mut self.rng);
@@ -274,9 +275,11 @@ pub fn layer_tiles<'a>(
         gathered
     };
     let starts = move || {
-        (0..tokens)
-            .step_by(cols.max(1))
-            .flat_map(move |token| (0..features).step_by(rows.max(1)).map(move |feature| (feature, token)))
+        (0..tokens).step_by(cols.max(1)).flat_map(move |token| {
+            (0..features)
+                .step_by(rows.max(1))
+                .map(move |feature| (feature, token))
+        })
     };
     starts().map(move |(feature, token)| Tile {
         weight: gather(&weight, feature, rows, features),
@@ -310,7 +313,10 @@ mod tests {
             nan += usize::from(tile.weight.iter().chain(&tile.act).any(Block::has_nan));
         }
         // 10000 rounded up to a multiple of 15.
-        assert!(Mode::ALL.iter().all(|mode| pairs[mode] == 10_005), "{pairs:?}");
+        assert!(
+            Mode::ALL.iter().all(|mode| pairs[mode] == 10_005),
+            "{pairs:?}"
+        );
         assert!(nan > 0, "no tile has a NaN");
     }
 
@@ -327,7 +333,12 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for fp8 in [false, true] {
             for _ in 0..200 {
-                assert!(block(&mut rng, BlockKind::Zeros, fp8).values().iter().all(|v| *v == 0.0));
+                assert!(
+                    block(&mut rng, BlockKind::Zeros, fp8)
+                        .values()
+                        .iter()
+                        .all(|v| *v == 0.0)
+                );
                 for kind in [BlockKind::Codes, BlockKind::Ties, BlockKind::Extremes] {
                     let block = block(&mut rng, kind, fp8);
                     assert!(!block.has_nan());

@@ -259,9 +259,17 @@ pub struct RunStats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
-    OutOfCycles { cycle: u64 },
-    Deadlock { cycle: u64 },
-    Broken { rule: StreamRule, cycle: u64, stream: usize },
+    OutOfCycles {
+        cycle: u64,
+    },
+    Deadlock {
+        cycle: u64,
+    },
+    Broken {
+        rule: StreamRule,
+        cycle: u64,
+        stream: usize,
+    },
 }
 
 impl StreamJob {
@@ -292,16 +300,28 @@ impl StreamJob {
         let mut used = vec![false; ports.len()];
         let mut claim = |id: PortId, direction: Direction, width: Option<usize>, role: &str| {
             let Some(port) = ports.get(id.0) else {
-                return Err(invalid(format!("{role}: the design has no port number {}", id.0)));
+                return Err(invalid(format!(
+                    "{role}: the design has no port number {}",
+                    id.0
+                )));
             };
             if port.direction != direction {
-                return Err(invalid(format!("{role}: port `{}` is an {}", port.name, port.direction)));
+                return Err(invalid(format!(
+                    "{role}: port `{}` is an {}",
+                    port.name, port.direction
+                )));
             }
             if width.is_some_and(|width| width != port.width) {
-                return Err(invalid(format!("{role}: port `{}` is {} bits wide", port.name, port.width)));
+                return Err(invalid(format!(
+                    "{role}: port `{}` is {} bits wide",
+                    port.name, port.width
+                )));
             }
             if std::mem::replace(&mut used[id.0], true) {
-                return Err(invalid(format!("{role}: port `{}` is used twice", port.name)));
+                return Err(invalid(format!(
+                    "{role}: port `{}` is used twice",
+                    port.name
+                )));
             }
             Ok(port.words())
         };
@@ -329,11 +349,17 @@ impl StreamJob {
                 claim(ready, backward, Some(1), &stream.name)?;
             }
             if stream.words.len() != stream.data.len() {
-                return Err(invalid(format!("stream `{}`: one word count a data port", stream.name)));
+                return Err(invalid(format!(
+                    "stream `{}`: one word count a data port",
+                    stream.name
+                )));
             }
             for (id, words) in stream.data.iter().zip(&stream.words) {
                 if claim(*id, forward, None, &stream.name)? != *words {
-                    return Err(invalid(format!("stream `{}` belongs to another design", stream.name)));
+                    return Err(invalid(format!(
+                        "stream `{}` belongs to another design",
+                        stream.name
+                    )));
                 }
             }
             Ok(())
@@ -341,7 +367,8 @@ impl StreamJob {
         for input in &self.inputs {
             claim_stream(&input.ports, Side::IntoDesign)?;
             let words = input.ports.beat_words();
-            if words == 0 && !input.beats.is_empty() || words != 0 && input.beats.len() % words != 0 {
+            if words == 0 && !input.beats.is_empty() || words != 0 && input.beats.len() % words != 0
+            {
                 return Err(invalid(format!(
                     "stream `{}`: {} words are no whole number of beats of {words}",
                     input.ports.name,
@@ -356,7 +383,10 @@ impl StreamJob {
                 .checked_mul(output.ports.beat_words().max(1))
                 .is_none()
             {
-                return Err(invalid(format!("stream `{}`: too many beats", output.ports.name)));
+                return Err(invalid(format!(
+                    "stream `{}`: too many beats",
+                    output.ports.name
+                )));
             }
         }
         Ok(())
@@ -395,9 +425,10 @@ impl StreamJob {
             let beats = s.beats.len() / s.ports.beat_words().max(1);
             format!("{} took {} of {beats}", s.ports.name, did.transfers)
         });
-        let output = self.outputs.iter().zip(&stats.outputs).map(|(s, did)| {
-            format!("{} gave {} of {}", s.ports.name, did.transfers, s.expected)
-        });
+        let output =
+            self.outputs.iter().zip(&stats.outputs).map(|(s, did)| {
+                format!("{} gave {} of {}", s.ports.name, did.transfers, s.expected)
+            });
         input.chain(output).collect::<Vec<_>>().join(", ")
     }
 }
@@ -443,11 +474,17 @@ mod tests {
             beats: vec![0; 7],
             stall: Stall::NEVER,
         });
-        assert!(job.validate(&ports).is_err(), "7 words are not whole beats of 4");
+        assert!(
+            job.validate(&ports).is_err(),
+            "7 words are not whole beats of 4"
+        );
         job.inputs[0].beats.push(0);
         job.validate(&ports).expect("8 words are two beats");
         job.constants.push((PortId(4), vec![0; 3]));
-        assert!(job.validate(&ports).is_err(), "a data port is no constant too");
+        assert!(
+            job.validate(&ports).is_err(),
+            "a data port is no constant too"
+        );
         job.constants[0].0 = PortId(99);
         assert!(job.validate(&ports).is_err(), "there is no port 99");
         job.constants.clear();

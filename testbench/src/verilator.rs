@@ -136,10 +136,22 @@ impl Verilator {
             simulator: self.name(),
         };
         let key = digest(
-            ["model 1", &self.version, &self.program.to_string_lossy(), processor(), &design.top, &shim]
-                .into_iter()
-                .chain(flags.iter().map(String::as_str))
-                .chain(design.sources.iter().flat_map(|f| [f.name.as_str(), f.text.as_str()])),
+            [
+                "model 1",
+                &self.version,
+                &self.program.to_string_lossy(),
+                processor(),
+                &design.top,
+                &shim,
+            ]
+            .into_iter()
+            .chain(flags.iter().map(String::as_str))
+            .chain(
+                design
+                    .sources
+                    .iter()
+                    .flat_map(|f| [f.name.as_str(), f.text.as_str()]),
+            ),
         );
         let folder = self.cache.join(&key);
         let object = folder.join("model.so");
@@ -189,7 +201,8 @@ impl Verilator {
     /// # Errors
     /// [`SimError::Build`] with the warnings when there are any.
     pub fn lint(&self, design: &Design) -> Result<(), SimError> {
-        let folder = tempfile::tempdir().map_err(SimError::file(Path::new("a temporary folder")))?;
+        let folder =
+            tempfile::tempdir().map_err(SimError::file(Path::new("a temporary folder")))?;
         let names = write_sources(design, folder.path())?;
         let output = Command::new(&self.program)
             .current_dir(folder.path())
@@ -278,9 +291,14 @@ impl Verilator {
     /// Where Verilator's own compiled run time is kept between builds; it takes longer to compile than most designs.
     fn run_time_folder(&self, flags: &[String]) -> PathBuf {
         let key = digest(
-            ["run time 1", &self.version, &self.program.to_string_lossy(), processor()]
-                .into_iter()
-                .chain(flags.iter().map(String::as_str)),
+            [
+                "run time 1",
+                &self.version,
+                &self.program.to_string_lossy(),
+                processor(),
+            ]
+            .into_iter()
+            .chain(flags.iter().map(String::as_str)),
         );
         self.cache.join(format!("runtime-{key}"))
     }
@@ -394,11 +412,64 @@ fn shim(design: &Design, waveform: Waveform) -> Result<String, SimError> {
 /// A Verilog name as Verilator spells the C++ member, for the names where that is simple.
 fn cpp_name(design: &Design, name: &str) -> Result<String, SimError> {
     const KEYWORDS: &[&str] = &[
-        "alignas", "and", "asm", "auto", "bool", "catch", "char", "class", "const", "delete", "double", "enum", "explicit",
-        "export", "extern", "false", "final", "float", "friend", "goto", "inline", "int", "long", "mutable", "namespace",
-        "new", "not", "operator", "or", "private", "protected", "public", "return", "short", "signed", "sizeof", "static",
-        "struct", "switch", "template", "this", "throw", "trace", "true", "try", "typedef", "typename", "union", "unsigned",
-        "using", "virtual", "void", "volatile", "while", "xor", "eval", "name", "clone",
+        "alignas",
+        "and",
+        "asm",
+        "auto",
+        "bool",
+        "catch",
+        "char",
+        "class",
+        "const",
+        "delete",
+        "double",
+        "enum",
+        "explicit",
+        "export",
+        "extern",
+        "false",
+        "final",
+        "float",
+        "friend",
+        "goto",
+        "inline",
+        "int",
+        "long",
+        "mutable",
+        "namespace",
+        "new",
+        "not",
+        "operator",
+        "or",
+        "private",
+        "protected",
+        "public",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "template",
+        "this",
+        "throw",
+        "trace",
+        "true",
+        "try",
+        "typedef",
+        "typename",
+        "union",
+        "unsigned",
+        "using",
+        "virtual",
+        "void",
+        "volatile",
+        "while",
+        "xor",
+        "eval",
+        "name",
+        "clone",
     ];
     let refuse = |reason| {
         Err(SimError::PortName {
@@ -502,13 +573,26 @@ fn processor() -> &'static str {
     static PROCESSOR: OnceLock<String> = OnceLock::new();
     PROCESSOR.get_or_init(|| {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let line = |key: &str| info.lines().find(|line| line.starts_with(key)).unwrap_or("");
-        format!("{} {} {}", std::env::consts::ARCH, line("model name"), line("flags"))
+        let line = |key: &str| {
+            info.lines()
+                .find(|line| line.starts_with(key))
+                .unwrap_or("")
+        };
+        format!(
+            "{} {} {}",
+            std::env::consts::ARCH,
+            line("model name"),
+            line("flags")
+        )
     })
 }
 
 fn cache_folder() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(folder) = set("FGMP_CACHE") {
         return folder.join("verilator");
     }

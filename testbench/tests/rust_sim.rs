@@ -53,6 +53,8 @@ fn the_quantization_unit_agrees_with_golden_at_full_speed_and_under_stalls() {
 fn a_list_of_ports_that_is_not_the_modules_is_refused() {
     let mut ports = quantizer_ports();
     ports.pop();
-    let error = RustSim::new(Box::new(ActQuantizer::default()), ports).err().expect("one port is missing");
+    let error = RustSim::new(Box::new(ActQuantizer::default()), ports)
+        .err()
+        .expect("one port is missing");
     assert!(matches!(error, SimError::InvalidJob { .. }), "{error}");
 }

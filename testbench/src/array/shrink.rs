@@ -124,7 +124,12 @@ impl<S: Simulator> ArrayBench<S> {
     }
 
     /// Runs one tile after a reset and compares one of its results.
-    fn tile_fails(&mut self, tile: &Tile, row: usize, col: usize) -> Result<Option<Failure>, SimError> {
+    fn tile_fails(
+        &mut self,
+        tile: &Tile,
+        row: usize,
+        col: usize,
+    ) -> Result<Option<Failure>, SimError> {
         Ok(self
             .run_fresh(std::slice::from_ref(tile))?
             .get(col * self.ports.rows + row)
@@ -137,9 +142,9 @@ impl<S: Simulator> ArrayBench<S> {
         let mut job = self.job(tiles, Drive::FULL_SPEED)?;
         match self.simulator.run(&mut job) {
             Ok(_) => Ok(self.results(&job)),
-            Err(SimError::Rule { .. } | SimError::Deadlock { .. } | SimError::OutOfCycles { .. }) => {
-                Ok(Vec::new())
-            }
+            Err(
+                SimError::Rule { .. } | SimError::Deadlock { .. } | SimError::OutOfCycles { .. },
+            ) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
@@ -201,7 +206,8 @@ impl<S: Simulator> ArrayBench<S> {
         Ok(failure)
     }
 
-    /// Sets elements to zero and scales to one, one by one, while it still fails.
+    /// Sets elements to zero and scales to one, one by one, while it still fails; again and again, because what had to stay
+    /// for another element's sake (errors can cancel) may go once that one is gone.
     fn simpler_blocks(
         &mut self,
         pairs: &mut [(Block, Block)],
@@ -209,22 +215,28 @@ impl<S: Simulator> ArrayBench<S> {
         col: usize,
         mut failure: Failure,
     ) -> Result<Failure, SimError> {
-        for step in 0..pairs.len() {
-            for change in 0..2 * (BLOCK + 1) {
-                let before = pairs[step];
-                let (side, what) = (change % 2, change / 2);
-                let block = if side == 0 {
-                    &mut pairs[step].0
-                } else {
-                    &mut pairs[step].1
-                };
-                *block = simplified(block, what);
-                if pairs[step] == before {
-                    continue;
-                }
-                match self.fails(pairs, row, col)? {
-                    Some(again) => failure = again,
-                    None => pairs[step] = before,
+        let mut simpler = true;
+        while simpler {
+            simpler = false;
+            for step in 0..pairs.len() {
+                for change in 0..2 * (BLOCK + 1) {
+                    let before = pairs[step];
+                    let what = change / 2;
+                    if change % 2 == 0 {
+                        pairs[step].0 = simplified(&before.0, what);
+                    } else {
+                        pairs[step].1 = simplified(&before.1, what);
+                    }
+                    if pairs[step] == before {
+                        continue;
+                    }
+                    match self.fails(pairs, row, col)? {
+                        Some(again) => {
+                            failure = again;
+                            simpler = true;
+                        }
+                        None => pairs[step] = before,
+                    }
                 }
             }
         }
@@ -278,7 +290,10 @@ fn decoded(result: &ArrayResult) -> String {
 fn describe(block: &Block) -> String {
     let packed = block.pack();
     let values = |codes: &mut dyn Iterator<Item = f32>| {
-        codes.map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
+        codes
+            .map(|value| value.to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     match block {
         Block::Fp4 { scale, elements } => format!(
@@ -318,11 +333,25 @@ impl fmt::Display for MinimalCase {
                 Some(units) => format!("{} × 2^-20", units),
                 None => "NaN".to_owned(),
             };
-            writeln!(f, "  pair {step}, {}: {result}", Mode::of(weight, act).name())?;
+            writeln!(
+                f,
+                "  pair {step}, {}: {result}",
+                Mode::of(weight, act).name()
+            )?;
             writeln!(f, "    weight     {}", describe(weight))?;
             writeln!(f, "    activation {}", describe(act))?;
         }
-        writeln!(f, "  expected {} ({})", hex(&self.expected), decoded(&self.expected))?;
-        writeln!(f, "  actual   {} ({})", hex(&self.actual), decoded(&self.actual))
+        writeln!(
+            f,
+            "  expected {} ({})",
+            hex(&self.expected),
+            decoded(&self.expected)
+        )?;
+        writeln!(
+            f,
+            "  actual   {} ({})",
+            hex(&self.actual),
+            decoded(&self.actual)
+        )
     }
 }

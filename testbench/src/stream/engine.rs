@@ -3,7 +3,9 @@
 //! Twin of the C++ engine (`verilator/engine.inc`), decision by decision: both give the same cycle counts, data and
 //! violations on models that agree.
 
-use super::{InputStream, Outcome, OutputStream, RunStats, StallSource, StreamJob, StreamRule, StreamStats};
+use super::{
+    InputStream, Outcome, OutputStream, RunStats, StallSource, StreamJob, StreamRule, StreamStats,
+};
 use crate::design::PortId;
 use crate::simulator::{SimError, Simulator};
 
@@ -20,7 +22,13 @@ struct Input<'a> {
 impl Input<'_> {
     fn drive<S: Simulator + ?Sized>(&mut self, model: &mut S, words: &[u64], valid: bool) {
         let mut rest = words;
-        for (id, count) in self.stream.ports.data.iter().zip(self.stream.ports.port_words()) {
+        for (id, count) in self
+            .stream
+            .ports
+            .data
+            .iter()
+            .zip(self.stream.ports.port_words())
+        {
             let (value, tail) = rest.split_at(*count);
             model.poke(*id, value);
             rest = tail;
@@ -72,7 +80,13 @@ impl Output<'_> {
             return;
         }
         let mut rest = self.now.as_mut_slice();
-        for (id, count) in self.stream.ports.data.iter().zip(self.stream.ports.port_words()) {
+        for (id, count) in self
+            .stream
+            .ports
+            .data
+            .iter()
+            .zip(self.stream.ports.port_words())
+        {
             let (value, tail) = rest.split_at_mut(*count);
             model.peek(*id, value);
             rest = tail;
@@ -90,7 +104,10 @@ fn bit<S: Simulator + ?Sized>(model: &S, port: PortId) -> bool {
 ///
 /// # Errors
 /// As [`Simulator::run`].
-pub fn run<S: Simulator + ?Sized>(model: &mut S, job: &mut StreamJob) -> Result<RunStats, SimError> {
+pub fn run<S: Simulator + ?Sized>(
+    model: &mut S,
+    job: &mut StreamJob,
+) -> Result<RunStats, SimError> {
     job.validate(model.ports())?;
     for (port, value) in &job.constants {
         model.poke(*port, value);
@@ -158,9 +175,15 @@ fn cycles<S: Simulator + ?Sized>(
             model.poke(job.clock, &[0]);
             model.eval()?;
             // Before the first edge the registers may hold anything.
-            let high = outputs.iter().position(|output| bit(model, output.stream.ports.valid));
+            let high = outputs
+                .iter()
+                .position(|output| bit(model, output.stream.ports.valid));
             if let (Some(stream), true) = (high, cycle > 0) {
-                let outcome = Outcome::Broken { rule: StreamRule::ValidInReset, cycle, stream };
+                let outcome = Outcome::Broken {
+                    rule: StreamRule::ValidInReset,
+                    cycle,
+                    stream,
+                };
                 return Ok((outcome, stats(&inputs, &outputs, 0)));
             }
             model.poke(job.clock, &[1]);
@@ -171,8 +194,12 @@ fn cycles<S: Simulator + ?Sized>(
 
     let (mut quiet, mut drained) = (0, 0);
     for cycle in 0.. {
-        let finished = inputs.iter().all(|input| input.stats.transfers == input.beats)
-            && outputs.iter().all(|output| output.stats.transfers == output.expected);
+        let finished = inputs
+            .iter()
+            .all(|input| input.stats.transfers == input.beats)
+            && outputs
+                .iter()
+                .all(|output| output.stats.transfers == output.expected);
         if finished {
             if drained == limits.drain_cycles {
                 break;
@@ -181,10 +208,16 @@ fn cycles<S: Simulator + ?Sized>(
         } else {
             cycles = cycle;
             if quiet >= limits.quiet_cycles {
-                return Ok((Outcome::Deadlock { cycle }, stats(&inputs, &outputs, cycles)));
+                return Ok((
+                    Outcome::Deadlock { cycle },
+                    stats(&inputs, &outputs, cycles),
+                ));
             }
             if cycle >= limits.max_cycles {
-                return Ok((Outcome::OutOfCycles { cycle }, stats(&inputs, &outputs, cycles)));
+                return Ok((
+                    Outcome::OutOfCycles { cycle },
+                    stats(&inputs, &outputs, cycles),
+                ));
             }
             cycles = cycle + 1;
         }
@@ -209,8 +242,12 @@ fn cycles<S: Simulator + ?Sized>(
         model.eval()?;
 
         for input in &mut inputs {
-            input.accepted =
-                input.offering && input.stream.ports.ready.is_none_or(|ready| bit(model, ready));
+            input.accepted = input.offering
+                && input
+                    .stream
+                    .ports
+                    .ready
+                    .is_none_or(|ready| bit(model, ready));
         }
         for stream in 0..outputs.len() {
             let output = &mut outputs[stream];
@@ -224,7 +261,14 @@ fn cycles<S: Simulator + ?Sized>(
             } else {
                 continue;
             };
-            return Ok((Outcome::Broken { rule, cycle, stream }, stats(&inputs, &outputs, cycles)));
+            return Ok((
+                Outcome::Broken {
+                    rule,
+                    cycle,
+                    stream,
+                },
+                stats(&inputs, &outputs, cycles),
+            ));
         }
         if job.check_combinational {
             for flipped in 0..outputs.len() {
@@ -238,7 +282,14 @@ fn cycles<S: Simulator + ?Sized>(
                     .position(|output| bit(model, output.stream.ports.valid) != output.valid);
                 if let Some(stream) = changed {
                     let rule = StreamRule::ValidWaitsForReady;
-                    return Ok((Outcome::Broken { rule, cycle, stream }, stats(&inputs, &outputs, cycles)));
+                    return Ok((
+                        Outcome::Broken {
+                            rule,
+                            cycle,
+                            stream,
+                        },
+                        stats(&inputs, &outputs, cycles),
+                    ));
                 }
                 model.poke(ready, &[u64::from(outputs[flipped].ready)]);
             }

@@ -23,7 +23,10 @@ pub fn full(what: &str) -> bool {
 
 /// A design of one file; its ports are read from the ANSI port list, one port a line.
 pub fn design(top: &str, text: &str) -> Design {
-    let header = text.split_once(&format!("module {top} (")).expect("the module is there").1;
+    let header = text
+        .split_once(&format!("module {top} ("))
+        .expect("the module is there")
+        .1;
     let header = header.split_once(");").expect("the port list ends").0;
     let ports = header
         .lines()
@@ -45,7 +48,10 @@ pub fn design(top: &str, text: &str) -> Design {
         .collect();
     Design {
         top: top.into(),
-        sources: vec![SourceFile { name: format!("{top}.v"), text: text.into() }],
+        sources: vec![SourceFile {
+            name: format!("{top}.v"),
+            text: text.into(),
+        }],
         ports,
     }
 }

@@ -1,0 +1,267 @@
+//! The emitted core in Verilator against golden: the proof that hardware and model agree.
+
+mod common;
+
+use std::sync::OnceLock;
+
+use common::{changed, full, verilator};
+use golden::packed::{PackedTensor, TensorScale};
+use golden::requantize::OutputScale;
+use hdl::build::{emit_core, simulated_core};
+use hdl::config::ArrayConfig;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use testbench::array::{ArrayBench, Drive, Waves};
+use testbench::design::Design;
+use testbench::quantizer::QuantizerBench;
+use testbench::rust_sim::RustSim;
+use testbench::simulator::Simulator;
+use testbench::stimulus::{BlockKind, RandomTiles, Tile, block};
+use testbench::verilator::VerilatorSim;
+
+fn config(rows: usize, cols: usize) -> ArrayConfig {
+    ArrayConfig {
+        rows,
+        cols,
+        ..ArrayConfig::default()
+    }
+}
+
+fn design(config: ArrayConfig) -> Design {
+    Design::from(&emit_core(config).unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// The default core, emitted once.
+fn default_core() -> &'static Design {
+    static CORE: OnceLock<Design> = OnceLock::new();
+    CORE.get_or_init(|| design(ArrayConfig::default()))
+}
+
+/// A core of one row and two columns, which is quick to build.
+fn small_core() -> &'static Design {
+    static CORE: OnceLock<Design> = OnceLock::new();
+    CORE.get_or_init(|| design(config(1, 2)))
+}
+
+fn start(design: &Design) -> VerilatorSim {
+    verilator()
+        .simulate(design)
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn array(design: &Design) -> ArrayBench<VerilatorSim> {
+    ArrayBench::new(start(design)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_default_array_agrees_in_every_mode_at_full_speed_and_under_stalls() {
+    let mut bench = array(default_core());
+    assert_eq!(
+        (
+            bench.ports().rows,
+            bench.ports().cols,
+            bench.ports().acc_bits
+        ),
+        (4, 4, 56)
+    );
+    for (seed, scale, drive) in [
+        (1, 1.0, Drive::FULL_SPEED),
+        (2, -3.3e-7, Drive::stalling(2)),
+        (3, 0.0, Drive::stalling(3)),
+        (4, 1.7e9, Drive::FULL_SPEED),
+    ] {
+        bench = bench
+            .drive(drive)
+            .output_scale(OutputScale::new(scale).expect("within the range"));
+        let report = bench
+            .random(20_000, 64, seed, |_| {})
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(report.passed(), "{report}");
+        assert_eq!(report.pairs_by_mode.total(), 80_000);
+        assert!(
+            report.coverage.holes().is_empty(),
+            "{:?}",
+            report.coverage.holes()
+        );
+    }
+}
+
+/// The bar: 10⁶ block pairs in each mode, at 10⁵ pairs a second or more.
+#[test]
+fn a_million_pairs_in_each_mode_at_a_hundred_thousand_a_second() {
+    if !full("a million block pairs in each mode through the default core") {
+        return;
+    }
+    let report = array(default_core())
+        .random(1_000_000, 64, 77, |_| {})
+        .unwrap_or_else(|error| panic!("{error}"));
+    eprint!("{report}");
+    assert!(report.passed(), "{report}");
+    for count in [
+        report.pairs_by_mode.fp4_fp4,
+        report.pairs_by_mode.fp4_fp8,
+        report.pairs_by_mode.fp8_fp4,
+        report.pairs_by_mode.fp8_fp8,
+    ] {
+        assert_eq!(count, 1_000_000);
+    }
+    assert!(report.pairs_per_second >= 1e5, "{report}");
+}
+
+#[test]
+fn other_shapes_agree_too() {
+    for (rows, cols) in [(1, 1), (3, 2)] {
+        let report = array(&design(config(rows, cols)))
+            .drive(Drive::stalling(5))
+            .random(3_000, 40, 6, |_| {})
+            .unwrap_or_else(|error| panic!("{rows}×{cols}: {error}"));
+        assert!(report.passed(), "{rows}×{cols}: {report}");
+    }
+}
+
+/// Random blocks of both formats as a packed tensor.
+fn tensor(rows: usize, k: usize, seed: u64) -> PackedTensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let blocks: Vec<_> = (0..rows * k / 16)
+        .map(|_| {
+            let fp8 = rng.random_range(0..10) < 3;
+            block(&mut rng, BlockKind::Codes, fp8)
+        })
+        .collect();
+    PackedTensor::from_blocks(&[rows, k], TensorScale::ONE, blocks)
+        .expect("the blocks fit the shape")
+}
+
+#[test]
+fn a_layer_agrees_with_the_longest_reduction_the_accumulator_is_for() {
+    let report = array(default_core())
+        .layer(&tensor(7, 4096, 1), &tensor(5, 4096, 2), |_| {})
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.pairs_by_mode.total(), 7 * 5 * 256);
+}
+
+#[test]
+fn the_quantization_unit_agrees_bit_for_bit_under_any_stalls() {
+    let blocks = if full("200 000 blocks through the quantization unit") {
+        200_000
+    } else {
+        6_000
+    };
+    for (seed, stalls) in [
+        [0; 4],
+        [90, 0, 0, 0],
+        [0, 220, 30, 30],
+        [0, 0, 220, 220],
+        [60, 60, 60, 60],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let report = QuantizerBench::new(start(default_core()))
+            .unwrap_or_else(|error| panic!("{error}"))
+            .stalls(stalls)
+            .random(blocks, seed as u64, |_| {})
+            .unwrap_or_else(|error| panic!("{stalls:?}: {error}"));
+        assert!(report.passed(), "{stalls:?}: {report}");
+        assert!(report.coverage.score_equals_threshold > 0);
+        assert!(report.coverage.nan_blocks > 0 && report.coverage.padded_rows > 0);
+    }
+}
+
+#[test]
+fn rust_hdl_and_verilator_agree_on_every_bit_and_every_cycle() {
+    let design = small_core();
+    let model = simulated_core(config(1, 2)).unwrap_or_else(|error| panic!("{error}"));
+    let slow = RustSim::new(model, design.ports.clone()).unwrap_or_else(|error| panic!("{error}"));
+    let mut slow = ArrayBench::new(slow).unwrap_or_else(|error| panic!("{error}"));
+    let mut fast = array(design);
+    for drive in [Drive::FULL_SPEED, Drive::stalling(4)] {
+        let tiles: Vec<_> = RandomTiles::new(1, 2, 30, 9, 3).collect();
+        slow = slow.drive(drive);
+        fast = fast.drive(drive);
+        let one = slow
+            .tiles(tiles.clone(), |_| {})
+            .unwrap_or_else(|error| panic!("{error}"));
+        let other = fast
+            .tiles(tiles, |_| {})
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(one.passed(), "{one}");
+        assert!(other.passed(), "{other}");
+        assert_eq!(one.cycles, other.cycles);
+    }
+}
+
+/// The small core with one place of one file's text changed.
+fn mutated(file: &str, from: &str, to: &str) -> Design {
+    let mut design = small_core().clone();
+    let source = design
+        .sources
+        .iter_mut()
+        .find(|source| source.name == file)
+        .unwrap_or_else(|| panic!("no {file}"));
+    source.text = changed(&source.text, from, to);
+    design
+}
+
+#[test]
+fn a_bug_put_into_an_emitted_module_is_caught_and_shrunk() {
+    // The E2M1 code of 6 decodes as 5.5.
+    let design = mutated(
+        "element_decoder.v",
+        "default: significand = 4'd12;",
+        "default: significand = 4'd11;",
+    );
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let waves = Waves {
+        verilator: verilator().clone(),
+        design: design.clone(),
+        file: folder.path().join("bug.fst"),
+    };
+    let report = array(&design)
+        .waves(waves)
+        .random(2_000, 32, 1, |_| {})
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(report.mismatches > 0);
+    let first = report.first_mismatch.expect("there is a first mismatch");
+    assert_eq!(first.smallest_case, 1, "{}", first.description);
+    let file = first.waveform.expect("a waveform was written");
+    assert!(std::fs::metadata(file).expect("it is there").len() > 500);
+}
+
+#[test]
+fn the_simulator_names_itself_with_its_version() {
+    let name = start(default_core()).name().to_owned();
+    assert!(
+        name.starts_with("Verilator ") && name.len() > "Verilator ".len(),
+        "{name}"
+    );
+}
+
+proptest! {
+    #![proptest_config(golden::strategies::config(24))]
+
+    /// Whatever two rows and columns of blocks proptest comes up with, NaN included, and however the streams hold back.
+    #[test]
+    fn any_blocks_agree(
+        pairs in vec((golden::strategies::block_pair(), golden::strategies::block_pair()), 1..12),
+        scale in golden::strategies::multiplier(),
+        seed in any::<u64>(),
+    ) {
+        let tile = Tile {
+            weight: pairs.iter().flat_map(|(one, _)| [one.0]).collect(),
+            act: pairs.iter().flat_map(|(one, other)| [one.1, other.1]).collect(),
+            steps: pairs.len(),
+            live_rows: 1,
+            live_cols: 2,
+        };
+        let report = array(small_core())
+            .drive(Drive::stalling(seed))
+            .output_scale(OutputScale::new(scale).expect("within the range"))
+            .tiles([tile], |_| {})
+            .unwrap_or_else(|error| panic!("{error}"));
+        prop_assert!(report.passed(), "{}", report);
+    }
+}
