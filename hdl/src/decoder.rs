@@ -19,9 +19,9 @@ pub struct ElementDecoder {
     /// The block is FP8.
     pub fp8: Signal<In, Bit>,
     /// E2M1 code of this element, meaningful in an FP4 block.
-    pub nibble: Signal<In, Bits<4>>,
+    pub code4: Signal<In, Bits<4>>,
     /// E4M3 code of this element, meaningful in an FP8 block.
-    pub byte: Signal<In, Bits<8>>,
+    pub code8: Signal<In, Bits<8>>,
     /// Sign, significand and left shift.
     pub lane: Signal<Out, Bits<9>>,
     /// The element is an E4M3 NaN.
@@ -45,13 +45,13 @@ pub struct ElementDecoder {
 #[kernel]
 impl Logic for ElementDecoder {
     fn update(&mut self) {
-        self.exponent.next = self.byte.val().get_bits::<4>(3);
-        self.mantissa.next = self.byte.val().get_bits::<3>(0);
-        self.magnitude_code.next = self.byte.val().get_bits::<7>(0);
+        self.exponent.next = self.code8.val().get_bits::<4>(3);
+        self.mantissa.next = self.code8.val().get_bits::<3>(0);
+        self.magnitude_code.next = self.code8.val().get_bits::<7>(0);
         self.nan.next = self.fp8.val() && self.magnitude_code.val().all();
         self.significand.next = 0.into();
         if self.fp8.val() {
-            self.sign.next = self.byte.val().get_bit(7);
+            self.sign.next = self.code8.val().get_bit(7);
             self.significand.next = bit_cast::<4, 3>(self.mantissa.val());
             self.shift.next = 0.into();
             if self.exponent.val().any() {
@@ -59,9 +59,9 @@ impl Logic for ElementDecoder {
                 self.shift.next = self.exponent.val() - 1;
             }
         } else {
-            self.sign.next = self.nibble.val().get_bit(3);
+            self.sign.next = self.code4.val().get_bit(3);
             self.shift.next = 8.into();
-            match self.nibble.val().get_bits::<3>(0).index() {
+            match self.code4.val().get_bits::<3>(0).index() {
                 0 => self.significand.next = 0.into(),
                 1 => self.significand.next = 1.into(),
                 2 => self.significand.next = 2.into(),
@@ -109,8 +109,8 @@ impl Logic for BlockDecoder {
         self.element_nan.next = false;
         for i in 0..BLOCK {
             self.element[i].fp8.next = self.block.val().get_bit(TAG_BIT);
-            self.element[i].nibble.next = self.block.val().get_bits::<4>(i * 4);
-            self.element[i].byte.next = self.block.val().get_bits::<8>(i * 8);
+            self.element[i].code4.next = self.block.val().get_bits::<4>(i * 4);
+            self.element[i].code8.next = self.block.val().get_bits::<8>(i * 8);
             self.lane[i].next = self.element[i].lane.val();
             self.element_nan.next = self.element_nan.val() | self.element[i].nan.val();
         }

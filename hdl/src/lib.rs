@@ -3,10 +3,13 @@
 extern crate self as hdl;
 
 pub mod array;
+pub mod build;
+pub mod bundle;
 pub mod config;
 pub mod core;
 pub mod decoder;
 pub mod float;
+pub mod emit;
 pub mod kernel;
 pub mod mac;
 pub mod memory;

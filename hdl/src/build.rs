@@ -1,0 +1,68 @@
+//! From a configuration to the core: as Verilog, or as a module of rust-hdl's simulator.
+
+use crate::config::{ArrayConfig, ConfigError};
+use crate::core::Core;
+use crate::emit::{Bundle, EmitError, EmitOptions, emit};
+use crate::prelude::*;
+use crate::sim::Model;
+
+/// Name of the generated top module.
+pub const TOP: &str = "fgmp_core";
+
+/// Why a core can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The emitter refuses a module.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+}
+
+/// Runs an expression with the core of the configured accumulator width: const generics must be known here, so
+/// each width of [`crate::config::ACC_WIDTHS`] is an instance of its own.
+macro_rules! with_core {
+    ($config:expr, $core:ident => $body:expr) => {{
+        let config = $config;
+        match config.acc_bits() {
+            52 => {
+                let $core = Core::<52>::new(config.rows, config.cols);
+                $body
+            }
+            56 => {
+                let $core = Core::<56>::new(config.rows, config.cols);
+                $body
+            }
+            60 => {
+                let $core = Core::<60>::new(config.rows, config.cols);
+                $body
+            }
+            _ => {
+                let $core = Core::<64>::new(config.rows, config.cols);
+                $body
+            }
+        }
+    }};
+}
+
+/// Emits the core of a configuration.
+///
+/// # Errors
+/// The configuration is out of bounds, or a module can't be translated.
+pub fn emit_core(config: ArrayConfig) -> Result<Bundle, BuildError> {
+    let options = EmitOptions { top: TOP.to_owned(), keep_hierarchy: vec!["pe".to_owned()] };
+    with_core!(config.validate()?, core => {
+        let mut core = core;
+        core.connect_all();
+        Ok(emit(&core, &options)?)
+    })
+}
+
+/// The core of a configuration for rust-hdl's simulator; ports are numbered as in the emitted top.
+///
+/// # Errors
+/// The configuration is out of bounds.
+pub fn simulated_core(config: ArrayConfig) -> Result<Box<dyn Model>, ConfigError> {
+    with_core!(config.validate()?, core => Ok(Box::new(core)))
+}
