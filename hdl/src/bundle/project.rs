@@ -1,0 +1,75 @@
+//! Files that tell other tools what the bundle is.
+
+use crate::build::TOP;
+
+/// File list, FuseSoC core, Bender manifest and README.
+pub fn files(rtl: &[String]) -> Vec<(String, Vec<u8>)> {
+    let list: String = rtl.iter().map(|file| format!("{file}\n")).collect();
+    let core_files: String = rtl.iter().map(|file| format!("      - {file}\n")).collect();
+    let bender_files: String = rtl.iter().map(|file| format!("  - {file}\n")).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let core = format!(
+        "CAPI=2:
+name: \"fgmp:core:{TOP}:{version}\"
+description: Mixed FP4/FP8 matrix array and activation quantization unit
+filesets:
+  rtl:
+    files:
+{core_files}    file_type: verilogSource
+  tb:
+    files:
+      - tb/{TOP}_tb.v
+    file_type: verilogSource
+  vectors:
+    files:
+      - tb/weight.hex: {{copyto: tb/weight.hex}}
+      - tb/act.hex: {{copyto: tb/act.hex}}
+      - tb/out.hex: {{copyto: tb/out.hex}}
+      - tb/x.hex: {{copyto: tb/x.hex}}
+      - tb/payload.hex: {{copyto: tb/payload.hex}}
+      - tb/scale.hex: {{copyto: tb/scale.hex}}
+      - tb/tag.hex: {{copyto: tb/tag.hex}}
+    file_type: user
+targets:
+  default: &default
+    filesets: [rtl]
+    toplevel: {TOP}
+  lint:
+    <<: *default
+    default_tool: verilator
+    tools:
+      verilator:
+        mode: lint-only
+        verilator_options: [-Wall]
+  sim:
+    <<: *default
+    filesets: [rtl, tb, vectors]
+    toplevel: {TOP}_tb
+    default_tool: icarus
+"
+    );
+    let bender = format!("package:\n  name: {TOP}\n\nsources:\n{bender_files}");
+    let readme = format!(
+        "# {TOP}
+
+A matrix array for blocks of 16 elements held as FP4 (NVFP4) or FP8 (E4M3), any mix, exact sums, and the unit that
+quantizes activations for it. Plain Verilog-2005. Parameters and ports stand in `manifest.json`.
+
+Lint:
+
+    verilator --lint-only -Wall --top-module {TOP} rtl/*.v
+
+Simulate (prints `PASS` and the number of results compared):
+
+    iverilog -g2005 -o {TOP}_tb tb/{TOP}_tb.v rtl/*.v && vvp -n {TOP}_tb
+
+The results in `tb/*.hex` were computed by the generator's bit-exact model.
+"
+    );
+    vec![
+        ("files.f".to_owned(), list.into_bytes()),
+        (format!("{TOP}.core"), core.into_bytes()),
+        ("Bender.yml".to_owned(), bender.into_bytes()),
+        ("README.md".to_owned(), readme.into_bytes()),
+    ]
+}

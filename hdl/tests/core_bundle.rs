@@ -1,0 +1,123 @@
+//! The core's bundle in the hands of other tools, for several array sizes.
+
+use hdl::build::{TOP, emit_core};
+use hdl::bundle;
+use hdl::config::ArrayConfig;
+use std::path::Path;
+use std::process::Command;
+
+fn config(rows: usize, cols: usize) -> ArrayConfig {
+    ArrayConfig { rows, cols, ..ArrayConfig::default() }
+}
+
+/// Runs a tool in a folder; returns its output, which the caller expects to be silent.
+fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} does not start ({error}); ./test installs it"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?} failed:\n{text}");
+    text
+}
+
+fn sources(folder: &Path) -> Vec<String> {
+    let list = std::fs::read_to_string(folder.join("files.f")).unwrap();
+    list.lines().map(str::to_owned).collect()
+}
+
+fn passes_every_front_end(rows: usize, cols: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("bundle");
+    bundle::write(&folder, config(rows, cols), 1).unwrap();
+    let sources = sources(&folder);
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+
+    let lint = run(&folder, "verilator", &[&["--lint-only", "-Wall", "--top-module", TOP], &sources[..]].concat());
+    assert_eq!(lint, "", "verilator -Wall is not silent");
+
+    let script = format!(
+        "read_verilog {}; hierarchy -check -top {TOP}; proc; check -assert",
+        sources.join(" ")
+    );
+    let yosys = run(&folder, "yosys", &["-q", "-p", &script]);
+    assert_eq!(yosys, "", "yosys is not silent");
+
+    let program = format!("{TOP}_tb");
+    let testbench = format!("tb/{TOP}_tb.v");
+    let icarus = run(
+        &folder,
+        "iverilog",
+        &[&["-g2005", "-Wall", "-Wno-timescale", "-o", &program, &testbench], &sources[..]].concat(),
+    );
+    assert_eq!(icarus, "", "iverilog -Wall is not silent");
+    let simulation = run(&folder, "vvp", &["-n", &program]);
+    assert!(simulation.contains("PASS fgmp_core: "), "{simulation}");
+}
+
+#[test]
+fn one_by_one() {
+    passes_every_front_end(1, 1);
+}
+
+#[test]
+fn four_by_four() {
+    passes_every_front_end(4, 4);
+}
+
+#[test]
+fn three_by_five() {
+    passes_every_front_end(3, 5);
+}
+
+#[test]
+fn sixteen_by_sixteen() {
+    passes_every_front_end(16, 16);
+}
+
+#[test]
+fn every_accumulator_width_is_accepted_by_verilator() {
+    for max_k in [16, 4096, 65_536, 1 << 20] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("bundle");
+        bundle::write(&folder, ArrayConfig { rows: 1, cols: 2, max_k, ..ArrayConfig::default() }, 1).unwrap();
+        let sources = sources(&folder);
+        let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+        let lint = run(&folder, "verilator", &[&["--lint-only", "-Wall", "--top-module", TOP], &sources[..]].concat());
+        assert_eq!(lint, "", "max_k {max_k}");
+    }
+}
+
+#[test]
+fn a_large_array_has_no_more_modules_than_a_small_one() {
+    let small = emit_core(config(1, 1)).unwrap();
+    let large = emit_core(config(16, 16)).unwrap();
+    assert!(large.modules.len() <= small.modules.len() + 1, "{} and {}", small.modules.len(), large.modules.len());
+}
+
+#[test]
+fn emission_is_reproducible() {
+    assert_eq!(emit_core(config(2, 3)).unwrap(), emit_core(config(2, 3)).unwrap());
+}
+
+#[test]
+fn a_folder_with_other_files_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("precious.txt"), "mine").unwrap();
+    let error = bundle::write(folder.path(), config(1, 1), 1).unwrap_err();
+    assert!(error.to_string().contains("is no bundle"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_earlier_bundle_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("bundle");
+    bundle::write(&folder, config(1, 1), 1).unwrap();
+    let manifest = bundle::write(&folder, config(1, 2), 1).unwrap();
+    assert_eq!(manifest.parameters.config.cols, 2);
+    for file in &manifest.files {
+        assert!(folder.join(file).is_file(), "{file} is missing");
+    }
+}
