@@ -319,7 +319,6 @@ impl<S: Simulator> QuantizerBench<S> {
             length: BLOCK,
             x: [bf16::ZERO; BLOCK],
             sensitivity: [Ue4m3::ZERO; BLOCK],
-            live: BLOCK,
         });
         let alone = |input: &BlockInput| Batch {
             rows: vec![Row {
@@ -484,7 +483,6 @@ fn block_inputs(batch: &Batch) -> impl Iterator<Item = BlockInput> + '_ {
                     length: x.len(),
                     x: [bf16::ZERO; BLOCK],
                     sensitivity: [Ue4m3::ZERO; BLOCK],
-                    live: x.len(),
                 };
                 input.x[..x.len()].copy_from_slice(x);
                 input.sensitivity[..sensitivity.len()].copy_from_slice(sensitivity);
