@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use golden::model::{LanguageModel, Matrix, QuantizedModel, Site};
+use golden::model::{Config, Matrix, QuantizedModel, Site};
 use half::bf16;
 use hdl::build::{emit_core, simulated_core};
 use hdl::config::ArrayConfig;
@@ -383,13 +383,13 @@ pub fn verdict(parts: &[Part]) -> String {
 }
 
 /// The layer and matrix of a name such as `model.layers.0.mlp.up_proj`, with or without `model.` and `.weight`.
-pub fn find_matrix(model: &QuantizedModel, name: &str) -> anyhow::Result<(usize, Matrix)> {
+pub fn find_matrix(config: &Config, name: &str) -> anyhow::Result<(usize, Matrix)> {
     let plain = |name: &str| {
         name.trim_start_matches("model.")
             .trim_end_matches(".weight")
             .to_owned()
     };
-    let layers = model.trunk().config().layers;
+    let layers = config.layers;
     for layer in 0..layers {
         for matrix in Matrix::ALL {
             if plain(&matrix.tensor_name(layer)) == plain(name) {

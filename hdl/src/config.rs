@@ -5,8 +5,6 @@ use serde::{Deserialize, Serialize};
 /// Accumulator widths that are built: a requested `max_k` is served by the next one up.
 pub const ACC_WIDTHS: [usize; 4] = [52, 56, 60, 64];
 
-/// Most PEs an array may have: result indices are 16 bits wide.
-pub const MAX_PES: usize = 1 << 16;
 /// Most rows, and most columns. Operands are broadcast along a row and a column; beyond this
 /// the fan-out of one register is no longer something a tool can buffer sensibly.
 pub const MAX_SIDE: usize = 64;
@@ -77,7 +75,7 @@ impl ArrayConfig {
         if self.lanes != golden::format::BLOCK {
             return Err(ConfigError::Lanes(self.lanes));
         }
-        if self.max_k == 0 || self.max_k % golden::format::BLOCK != 0 || self.max_k > MAX_K {
+        if self.max_k == 0 || !self.max_k.is_multiple_of(golden::format::BLOCK) || self.max_k > MAX_K {
             return Err(ConfigError::MaxK(self.max_k));
         }
         Ok(self)

@@ -1,4 +1,5 @@
 //! The core's bundle in the hands of other tools, for several array sizes.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use hdl::build::{TOP, emit_core};
 use hdl::bundle;

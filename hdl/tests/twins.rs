@@ -1,4 +1,5 @@
 //! Each module against its golden twin, in rust-hdl's simulator.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use golden::block::Block as GoldenBlock;
 use golden::format::{BLOCK, E2m1, E4m3, Ue4m3};

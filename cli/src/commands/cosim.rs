@@ -1,5 +1,6 @@
 //! `fgmp cosim`: the emitted core against the golden model.
 
+use golden::model::{Matrix, QuantizedModel};
 use golden::quantizer::WeightOptions;
 use golden::{Scheme, Share};
 use hdl::config::ArrayConfig;
@@ -36,12 +37,65 @@ struct Report {
 /// Of the random pairs, one in so many runs with stalled streams and every stream rule checked.
 const STALLED_SHARE: u64 = 10;
 
+/// The matrices asked for and real activations for them.
+struct Layers {
+    model: QuantizedModel,
+    matrices: Vec<(usize, Matrix)>,
+    tokens: Vec<u16>,
+}
+
+impl Layers {
+    fn find(arguments: &Cosim) -> anyhow::Result<Self> {
+        let mut tokens = model::tokens("valid")?;
+        if arguments.layer_tokens > tokens.len() {
+            anyhow::bail!(
+                "--layer-tokens {}: the stream has {} tokens",
+                arguments.layer_tokens,
+                tokens.len()
+            );
+        }
+        tokens.truncate(arguments.layer_tokens);
+        let full = model::embedded()?;
+        let matrices = arguments
+            .layer
+            .iter()
+            .map(|name| find_matrix(full.config(), name))
+            .collect::<anyhow::Result<_>>()?;
+        let calibration = model::calibrate(
+            &full,
+            &ModelArguments {
+                calibration_windows: Some(2),
+                ..Default::default()
+            },
+        )?;
+        let options = WeightOptions::new(Scheme::Fgmp {
+            fp8_share: Share::FGMP,
+        });
+        Ok(Self {
+            model: model::quantize(&full, options, &calibration)?,
+            matrices,
+            tokens,
+        })
+    }
+}
+
 /// Runs the command.
 pub fn run(arguments: &Cosim, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
     let config = arguments.array.config()?;
     if let Some(file) = &arguments.trace {
         check_writable(file)?;
     }
+    if arguments.vectors == 0 && arguments.quantizer_blocks == 0 && arguments.layer.is_empty() {
+        anyhow::bail!(
+            "nothing to run: --vectors and --quantizer-blocks are 0 and no --layer is given"
+        );
+    }
+    // Names are checked before the Verilog is compiled, which takes longest.
+    let layers = if arguments.layer.is_empty() {
+        None
+    } else {
+        Some(Layers::find(arguments)?)
+    };
     let hardware = Hardware::new(config, arguments.simulator, output)?;
     if let Some(seconds) = hardware.compile(output)? {
         output.line(format!(
@@ -66,30 +120,14 @@ pub fn run(arguments: &Cosim, seed: u64, output: &Output) -> anyhow::Result<Outc
             output,
         )?);
     }
-    if !arguments.layer.is_empty() {
-        let full = model::embedded()?;
-        let calibration = model::calibrate(
-            &full,
-            &ModelArguments {
-                calibration_windows: Some(2),
-                ..Default::default()
-            },
-        )?;
-        let options = WeightOptions::new(Scheme::Fgmp {
-            fp8_share: Share::FGMP,
-        });
-        let quantized = model::quantize(&full, options, &calibration)?;
-        let tokens = model::tokens("valid")?;
-        let tokens = tokens.get(..arguments.layer_tokens).ok_or_else(|| {
-            anyhow::anyhow!(
-                "--layer-tokens {}: the stream has {} tokens",
-                arguments.layer_tokens,
-                tokens.len()
-            )
-        })?;
-        for name in &arguments.layer {
-            let (layer, matrix) = find_matrix(&quantized, name)?;
-            parts.push(hardware.layer(&quantized, layer, matrix, 0, tokens, output)?);
+    if let Some(Layers {
+        model,
+        matrices,
+        tokens,
+    }) = &layers
+    {
+        for &(layer, matrix) in matrices {
+            parts.push(hardware.layer(model, layer, matrix, 0, tokens, output)?);
         }
     }
     if arguments.quantizer_blocks > 0 {
@@ -98,11 +136,6 @@ pub fn run(arguments: &Cosim, seed: u64, output: &Output) -> anyhow::Result<Outc
     if let Some(file) = &arguments.trace {
         hardware.trace(file, seed)?;
         output.line(format!("wrote {}", file.display()));
-    }
-    if parts.is_empty() {
-        anyhow::bail!(
-            "nothing to run: --vectors and --quantizer-blocks are 0 and no --layer is given"
-        );
     }
 
     table(&parts, output);

@@ -234,4 +234,3 @@ pub fn run(arguments: &Quantize, output: &Output) -> anyhow::Result<Outcome> {
     output.json(&report)?;
     Ok(Outcome::Done)
 }
-

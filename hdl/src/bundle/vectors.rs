@@ -20,7 +20,7 @@ const TILES: usize = 12;
 /// Blocks in the quantizer's vectors.
 const QUANTIZER_BLOCKS: usize = 96;
 /// The vectors' multipliers, exact in FP32.
-const OUTPUT_SCALE: f32 = 0.000_244_140_625;
+const OUTPUT_SCALE: f32 = 1.0 / 4096.0;
 const INPUT_SCALE: f32 = 1.5;
 
 fn random_block(rng: &mut ChaCha8Rng) -> Block {

@@ -1,0 +1,649 @@
+//! The command as its user sees it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use golden::tensors::{RawTensor, TensorFile};
+use predicates::prelude::*;
+use predicates::str::contains;
+use safetensors::Dtype;
+
+fn fgmp() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("fgmp"));
+    command.env_remove("VERILATOR");
+    command
+}
+
+/// A folder for one test.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Writes tensors and returns the file's path.
+fn tensors(folder: &Path, name: &str, tensors: &[(&str, RawTensor)]) -> PathBuf {
+    let path = folder.join(name);
+    let mut file = TensorFile::new(&path);
+    file.tensors = tensors
+        .iter()
+        .map(|(name, tensor)| ((*name).to_owned(), tensor.clone()))
+        .collect();
+    file.save(&path).unwrap();
+    path
+}
+
+/// A matrix of smooth values with an outlier in each row, so that both kinds of block occur.
+fn matrix(rows: usize, k: usize) -> RawTensor {
+    let data: Vec<f32> = (0..rows * k)
+        .map(|i| {
+            let (row, column) = (i / k, i % k);
+            let x = ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
+            if column == (row * 7) % k { x * 40.0 } else { x }
+        })
+        .collect();
+    RawTensor::from_f32(vec![rows, k], &data)
+}
+
+fn json(output: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(output)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(output)))
+}
+
+/// Nothing of a failed run is left: neither the output nor a partial file.
+fn only(folder: &Path, files: &[&str]) {
+    let mut found: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, files);
+}
+
+#[test]
+fn quantize_dequantize_and_matmul_round_trip() {
+    let folder = folder();
+    let w = tensors(
+        folder.path(),
+        "w.safetensors",
+        &[
+            ("w", matrix(12, 40)),
+            ("bias", RawTensor::from_f32(vec![3], &[1.0; 3])),
+        ],
+    );
+    let a = tensors(folder.path(), "a.safetensors", &[("a", matrix(5, 40))]);
+    for (input, output) in [(&w, "wq.safetensors"), (&a, "aq.safetensors")] {
+        fgmp()
+            .current_dir(folder.path())
+            .arg("quantize")
+            .arg(input)
+            .args(["-o", output, "--fp8-share", "0.5"])
+            .assert()
+            .success()
+            .stdout(contains("bits an element"));
+    }
+    let report = fgmp()
+        .current_dir(folder.path())
+        .args(["quantize", "w.safetensors", "--json", "-"])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let report = json(&report);
+    let tensor = &report["tensors"][0];
+    assert_eq!(tensor["name"], "w");
+    assert_eq!(tensor["blocks"], 36);
+    for field in [
+        "shape",
+        "tensor_scale",
+        "fp8_blocks",
+        "bits_per_element",
+        "mse",
+    ] {
+        assert!(!tensor[field].is_null(), "{field} is missing");
+    }
+
+    fgmp()
+        .current_dir(folder.path())
+        .args(["dequantize", "wq.safetensors", "-o", "wd.safetensors"])
+        .assert()
+        .success()
+        .stdout(contains("1 tensors decoded to f32, 1 copied"));
+    let decoded = TensorFile::open(&folder.path().join("wd.safetensors")).unwrap();
+    let original = TensorFile::open(&w).unwrap().tensor("w").unwrap();
+    let decoded_w = decoded.tensor("w").unwrap();
+    assert_eq!(decoded_w.shape, original.shape);
+    assert_eq!(decoded.tensor("bias").unwrap().data, [1.0; 3]);
+    // FP4's worst relative step within a block is a quarter of its largest element.
+    for (block, decoded) in original.data.chunks(8).zip(decoded_w.data.chunks(8)) {
+        for (x, y) in block.iter().zip(decoded) {
+            assert!((x - y).abs() <= 20.0 / 6.0, "{x} became {y}");
+        }
+    }
+
+    let product = fgmp()
+        .current_dir(folder.path())
+        .args([
+            "matmul",
+            "wq.safetensors",
+            "aq.safetensors:a",
+            "-o",
+            "y.safetensors",
+            "--raw",
+            "--json",
+            "-",
+        ])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    assert_eq!(json(&product)["shape"], serde_json::json!([5, 12]));
+    let y = TensorFile::open(&folder.path().join("y.safetensors")).unwrap();
+    assert_eq!(y.raw("y").unwrap().dtype, Dtype::BF16);
+    let accumulators = y.raw("accumulator").unwrap();
+    assert_eq!(
+        (accumulators.dtype, &accumulators.shape),
+        (Dtype::I64, &vec![5, 12])
+    );
+    // Against decoded tensors in FP64: the exact sum, scaled.
+    let aq = golden::packed::PackedFile::open(&folder.path().join("aq.safetensors")).unwrap();
+    let wq = golden::packed::PackedFile::open(&folder.path().join("wq.safetensors")).unwrap();
+    let (aq, wq) = (&aq.packed["a"], &wq.packed["w"]);
+    let (av, wv) = (aq.unscaled_values(), wq.unscaled_values());
+    for t in 0..5 {
+        for o in 0..12 {
+            let padded = aq.row_blocks() * 16;
+            let sum: f64 = (0..padded)
+                .map(|k| f64::from(av[t * padded + k]) * f64::from(wv[o * padded + k]))
+                .sum();
+            let at = (t * 12 + o) * 8;
+            let stored = i64::from_le_bytes(accumulators.bytes[at..at + 8].try_into().unwrap());
+            assert_eq!(stored as f64, sum * f64::from(1 << 20));
+        }
+    }
+}
+
+#[test]
+fn the_packed_model_evaluates_as_the_model_it_came_from() {
+    let folder = folder();
+    fgmp()
+        .current_dir(folder.path())
+        .args([
+            "quantize",
+            "-o",
+            "model.safetensors",
+            "--calibration-windows",
+            "1",
+        ])
+        .assert()
+        .success()
+        .stdout(contains("29.84 % below FP8's 8"));
+    let perplexity = |arguments: &[&str]| {
+        let output = fgmp()
+            .current_dir(folder.path())
+            .args(["eval", "--windows", "1", "--tokens", "valid", "--json", "-"])
+            .args(arguments)
+            .assert()
+            .success()
+            .get_output()
+            .stdout
+            .clone();
+        json(&output)["evaluations"][0].clone()
+    };
+    let packed = perplexity(&["model.safetensors"]);
+    let direct = perplexity(&["--scheme", "fgmp", "--calibration-windows", "1"]);
+    assert_eq!(packed["perplexity"], direct["perplexity"]);
+    assert_eq!(packed["tokens"], 512);
+    assert_eq!(
+        packed["weight_fp8_share_by_layer"]
+            .as_array()
+            .unwrap()
+            .len(),
+        4
+    );
+    assert_eq!(
+        packed["activation_fp8_share_by_layer"]
+            .as_array()
+            .unwrap()
+            .len(),
+        12
+    );
+}
+
+#[test]
+fn fgmp_lies_between_nvfp4_and_fp8() {
+    let output = fgmp()
+        .args([
+            "eval",
+            "--windows",
+            "2",
+            "--tokens",
+            "valid",
+            "--calibration-windows",
+            "2",
+            "--json",
+            "-",
+        ])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let report = json(&output);
+    let of = |scheme: &str| {
+        let row = report["evaluations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["scheme"] == scheme)
+            .unwrap();
+        row["perplexity"].as_f64().unwrap()
+    };
+    assert!(
+        of("bf16") < of("fp8") && of("fp8") < of("fgmp") && of("fgmp") < of("nvfp4"),
+        "{report}"
+    );
+}
+
+#[test]
+fn matmul_without_arguments_multiplies_a_layer_of_the_embedded_model() {
+    fgmp()
+        .arg("matmul")
+        .assert()
+        .success()
+        .stdout(contains("64 x 704 BF16, K = 256"));
+}
+
+#[test]
+fn emit_writes_a_bundle() {
+    let folder = folder();
+    let output = fgmp()
+        .current_dir(folder.path())
+        .args([
+            "emit", "--rows", "3", "--cols", "5", "-o", "core", "--json", "-",
+        ])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let report = json(&output);
+    assert_eq!(report["parameters"]["rows"], 3);
+    assert_eq!(report["parameters"]["acc_bits"], 56);
+    for file in report["files"].as_array().unwrap() {
+        assert!(
+            folder
+                .path()
+                .join("core")
+                .join(file.as_str().unwrap())
+                .is_file(),
+            "{file} is missing"
+        );
+    }
+    only(folder.path(), &["core"]);
+}
+
+#[test]
+fn cosim_agrees_in_both_simulators() {
+    for (simulator, vectors) in [("verilator", "4000"), ("rust-hdl", "96")] {
+        let output = fgmp()
+            .args([
+                "cosim",
+                "--rows",
+                "2",
+                "--cols",
+                "2",
+                "--quantizer-blocks",
+                "8",
+                "--simulator",
+                simulator,
+            ])
+            .args(["--vectors", vectors, "--json", "-"])
+            .assert()
+            .success()
+            .get_output()
+            .stdout
+            .clone();
+        let report = json(&output);
+        assert_eq!(report["mismatches"], 0);
+        assert!(report["vectors"].as_u64().unwrap() >= vectors.parse().unwrap());
+        for field in [
+            "cycles",
+            "cycles_per_second",
+            "pairs_per_second",
+            "coverage",
+            "simulator",
+            "pairs_by_mode",
+        ] {
+            assert!(!report[field].is_null(), "{field} is missing");
+        }
+    }
+}
+
+#[test]
+fn cosim_falls_back_and_says_so_when_verilator_is_missing() {
+    fgmp()
+        .env("VERILATOR", "/nonexistent/verilator")
+        .args([
+            "cosim",
+            "--rows",
+            "1",
+            "--cols",
+            "1",
+            "--vectors",
+            "40",
+            "--quantizer-blocks",
+            "2",
+        ])
+        .assert()
+        .success()
+        .stdout(
+            contains("was not found")
+                .and(contains("apt-get install"))
+                .and(contains("0 mismatches")),
+        );
+}
+
+#[test]
+fn cosim_runs_a_layer_and_records_a_waveform() {
+    let folder = folder();
+    fgmp()
+        .current_dir(folder.path())
+        .args([
+            "cosim",
+            "--rows",
+            "2",
+            "--cols",
+            "2",
+            "--vectors",
+            "0",
+            "--quantizer-blocks",
+            "0",
+        ])
+        .args([
+            "--layer",
+            "layers.1.self_attn.k_proj",
+            "--layer-tokens",
+            "2",
+            "--trace",
+            "core.vcd",
+        ])
+        .assert()
+        .success()
+        .stdout(contains("layers.1.self_attn.k_proj").and(contains("wrote core.vcd")));
+    let wave = std::fs::read_to_string(folder.path().join("core.vcd")).unwrap();
+    assert!(wave.contains("$enddefinitions") && wave.contains("weight_valid"));
+}
+
+#[test]
+fn synth_counts_the_cells_of_a_module() {
+    let output = fgmp()
+        .args([
+            "synth",
+            "--module",
+            "wide_lane",
+            "--target",
+            "ice40",
+            "--json",
+            "-",
+        ])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    assert!(json(&output)["cells"]["SB_LUT4"].as_u64().unwrap() > 50);
+}
+
+#[test]
+fn board_list_names_the_boards() {
+    fgmp()
+        .args(["board", "list"])
+        .assert()
+        .success()
+        .stdout(contains("icebreaker"));
+}
+
+// What is wrong is said, with exit status 2, and nothing is left half-written.
+
+fn refused(command: &mut Command, message: &str) {
+    command.assert().code(2).stderr(contains(message));
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let folder = folder();
+    let path = tensors(folder.path(), "w.safetensors", &[("w", matrix(4, 32))]);
+    let bytes = std::fs::read(&path).unwrap();
+    for length in [0, 5, 20, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        refused(
+            fgmp().current_dir(folder.path()).args([
+                "quantize",
+                "w.safetensors",
+                "-o",
+                "out.safetensors",
+            ]),
+            "w.safetensors: is not a valid safetensors file",
+        );
+    }
+    only(folder.path(), &["w.safetensors"]);
+}
+
+#[test]
+fn a_wrong_dtype_is_refused() {
+    let folder = folder();
+    let integers = RawTensor {
+        dtype: Dtype::I32,
+        shape: vec![2, 16],
+        bytes: vec![0; 128],
+    };
+    tensors(folder.path(), "w.safetensors", &[("w", integers)]);
+    refused(
+        fgmp().current_dir(folder.path()).args([
+            "quantize",
+            "w.safetensors",
+            "-o",
+            "out.safetensors",
+        ]),
+        "tensor w: expected F32, F16 or BF16, found I32",
+    );
+    only(folder.path(), &["w.safetensors"]);
+}
+
+#[test]
+fn nan_weights_are_refused() {
+    let folder = folder();
+    let mut data = vec![1.0; 32];
+    data[17] = f32::NAN;
+    tensors(
+        folder.path(),
+        "w.safetensors",
+        &[("w", RawTensor::from_f32(vec![2, 16], &data))],
+    );
+    refused(
+        fgmp().current_dir(folder.path()).args([
+            "quantize",
+            "w.safetensors",
+            "-o",
+            "out.safetensors",
+        ]),
+        "tensor w: element 17 is NaN",
+    );
+    only(folder.path(), &["w.safetensors"]);
+}
+
+#[test]
+fn an_empty_reduction_dimension_is_refused() {
+    let folder = folder();
+    tensors(
+        folder.path(),
+        "w.safetensors",
+        &[("w", RawTensor::from_f32(vec![4, 0], &[]))],
+    );
+    refused(
+        fgmp().current_dir(folder.path()).args([
+            "quantize",
+            "w.safetensors",
+            "-o",
+            "out.safetensors",
+        ]),
+        "tensor w: has shape [4, 0]",
+    );
+    only(folder.path(), &["w.safetensors"]);
+}
+
+#[test]
+fn mismatched_shapes_are_refused() {
+    let folder = folder();
+    for (name, k) in [("w", 32), ("a", 48)] {
+        tensors(
+            folder.path(),
+            &format!("{name}.safetensors"),
+            &[(name, matrix(4, k))],
+        );
+        fgmp()
+            .current_dir(folder.path())
+            .args([
+                "quantize",
+                &format!("{name}.safetensors"),
+                "-o",
+                &format!("{name}q.safetensors"),
+            ])
+            .assert()
+            .success();
+    }
+    refused(
+        fgmp().current_dir(folder.path()).args([
+            "matmul",
+            "wq.safetensors",
+            "aq.safetensors",
+            "-o",
+            "y.safetensors",
+        ]),
+        "weights reduce over K = 32, activations over K = 48",
+    );
+    refused(
+        fgmp()
+            .current_dir(folder.path())
+            .args(["matmul", "wq.safetensors:v", "aq.safetensors"]),
+        "tensor v is missing; it holds w",
+    );
+    refused(
+        fgmp()
+            .current_dir(folder.path())
+            .args(["matmul", "w.safetensors", "aq.safetensors"]),
+        "it is no packed file",
+    );
+    assert!(!folder.path().join("y.safetensors").exists());
+}
+
+#[test]
+fn an_unwritable_output_is_refused_before_the_work() {
+    let folder = folder();
+    tensors(folder.path(), "w.safetensors", &[("w", matrix(4, 32))]);
+    refused(
+        fgmp().current_dir(folder.path()).args([
+            "quantize",
+            "w.safetensors",
+            "-o",
+            "missing/out.safetensors",
+        ]),
+        "missing/out.safetensors: can't be written",
+    );
+    std::fs::create_dir(folder.path().join("folder")).unwrap();
+    refused(
+        fgmp()
+            .current_dir(folder.path())
+            .args(["quantize", "w.safetensors", "-o", "folder"]),
+        "folder: is a folder",
+    );
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    refused(
+        fgmp()
+            .current_dir(folder.path())
+            .args(["emit", "-o", "file/core"]),
+        "file",
+    );
+    refused(
+        fgmp()
+            .current_dir(folder.path())
+            .args(["eval", "--json", "missing/e.json"]),
+        "missing/e.json: can't be written",
+    );
+}
+
+#[test]
+fn unknown_flags_and_values_are_refused() {
+    refused(
+        fgmp().args(["emit", "--columns", "4"]),
+        "unexpected argument '--columns'",
+    );
+    refused(
+        fgmp().args(["eval", "--fp8-share", "1.5"]),
+        "a share lies between 0 and 1, 1.5 doesn't",
+    );
+    refused(fgmp().args(["emit", "--rows", "0"]), "rows = 0");
+    refused(fgmp().args(["emit", "--rows", "65"]), "1 to 64 rows");
+    refused(fgmp().args(["cosim", "--max-k", "100"]), "multiple of 16");
+    refused(
+        fgmp().args(["cosim", "--layer", "model.layers.9.mlp.up_proj"]),
+        "the model has no such matrix",
+    );
+    refused(
+        fgmp().args(["synth", "--module", "adder"]),
+        "the core has no such module; it has",
+    );
+    refused(
+        fgmp().args(["eval", "nothing.safetensors"]),
+        "nothing.safetensors: can't be read",
+    );
+    refused(
+        fgmp().args(["eval", "--tokens", "nothing.u16"]),
+        "nothing.u16",
+    );
+    refused(
+        fgmp().args(["quantize", "model.gguf"]),
+        "GGUF files are not read by this version",
+    );
+    refused(
+        fgmp().args(["quantize", "--scheme", "bf16"]),
+        "full precision has no packed form",
+    );
+    refused(&mut fgmp(), "Usage: fgmp");
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for command in [
+        "demo",
+        "quantize",
+        "dequantize",
+        "eval",
+        "matmul",
+        "emit",
+        "cosim",
+        "synth",
+        "board",
+    ] {
+        fgmp()
+            .args([command, "--help"])
+            .assert()
+            .success()
+            .stdout(contains(format!("Example: fgmp {command}")));
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let status = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "'{}' emit --help | head -n 1 >/dev/null",
+            assert_cmd::cargo::cargo_bin!("fgmp").display()
+        ))
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
