@@ -483,6 +483,8 @@ struct Generator {
     random: Random,
     /// Signals that may be read.
     readable: Vec<(&'static str, Ty)>,
+    /// Signals that may be assigned.
+    targets: Vec<(&'static str, Ty)>,
     loops: Vec<String>,
 }
 
@@ -717,7 +719,7 @@ impl Generator {
     }
 
     fn assignment(&mut self, depth: u32) -> Stmt {
-        let (name, ty) = TARGETS[self.random.below(TARGETS.len() as u64) as usize];
+        let (name, ty) = self.targets[self.random.below(self.targets.len() as u64) as usize];
         if ty.signed && self.chance(3) {
             let from = signed(self.width());
             let of = self.boxed(from, depth);
@@ -826,6 +828,7 @@ impl RandomKernel {
         let mut generator = Generator {
             random: Random(number),
             readable: Vec::new(),
+            targets: TARGETS.to_vec(),
             loops: Vec::new(),
         };
         Self {
@@ -874,6 +877,159 @@ impl Logic for RandomKernel {
         };
         describe(Verilog::Combinatorial(block), &description)
     }
+}
+
+/// Registers whose next values are random statements of their present ones.
+#[derive(LogicBlock, PortAccess)]
+struct RandomRegisters {
+    clock: Signal<In, Clock>,
+    reset: Signal<In, Bit>,
+    a: Signal<In, Bits<8>>,
+    b: Signal<In, Bits<8>>,
+    c: Signal<In, Bits<5>>,
+    s: Signal<In, Signed<8>>,
+    flag: Signal<In, Bit>,
+    y: Signal<Out, Bits<8>>,
+    z: Signal<Out, Bits<16>>,
+    w: Signal<Out, Signed<12>>,
+    narrow: Register<Bits<8>>,
+    wide: Register<Bits<16>>,
+    number: Register<Signed<12>>,
+    _number: u64,
+    _program: Vec<Stmt>,
+}
+
+/// The registers' next and present values.
+const NEXT: [(&str, Ty); 3] = [
+    ("narrow$d", bits(8)),
+    ("wide$d", bits(16)),
+    ("number$d", signed(12)),
+];
+const PRESENT: [(&str, Ty); 3] = [
+    ("narrow$q", bits(8)),
+    ("wide$q", bits(16)),
+    ("number$q", signed(12)),
+];
+
+impl RandomRegisters {
+    fn new(number: u64) -> Self {
+        let mut generator = Generator {
+            random: Random(number ^ 0x5EED),
+            readable: INPUTS.iter().chain(&PRESENT).copied().collect(),
+            targets: NEXT.to_vec(),
+            loops: Vec::new(),
+        };
+        // Every register holds by default, as `registers!` says, or starts from an expression.
+        let mut program = Vec::new();
+        for ((next, ty), (present, _)) in NEXT.into_iter().zip(PRESENT) {
+            let held = Expr {
+                ty,
+                tree: Tree::Signal(present),
+            };
+            let first = if generator.chance(4) {
+                generator.typed(ty, 2)
+            } else {
+                held
+            };
+            program.push(Stmt::Assign(next, first));
+        }
+        let statements = 2 + generator.random.below(5);
+        program.extend(generator.block(statements, 3));
+        Self {
+            clock: Signal::default(),
+            reset: Signal::default(),
+            a: Signal::default(),
+            b: Signal::default(),
+            c: Signal::default(),
+            s: Signal::default(),
+            flag: Signal::default(),
+            y: Signal::default(),
+            z: Signal::default(),
+            w: Signal::default(),
+            narrow: Register::new(0x5A.into()),
+            wide: Register::default(),
+            number: Register::new(Signed::from(-5_i64)),
+            _number: number,
+            _program: program,
+        }
+    }
+}
+
+impl Logic for RandomRegisters {
+    fn update(&mut self) {
+        let mut values = Values::new();
+        values.insert("a".to_owned(), self.a.val().to_u64());
+        values.insert("b".to_owned(), self.b.val().to_u64());
+        values.insert("c".to_owned(), self.c.val().to_u64());
+        values.insert("s".to_owned(), self.s.val().inner().to_u64());
+        values.insert("flag".to_owned(), u64::from(self.flag.val()));
+        values.insert("narrow$q".to_owned(), self.narrow.q.val().to_u64());
+        values.insert("wide$q".to_owned(), self.wide.q.val().to_u64());
+        values.insert("number$q".to_owned(), self.number.q.val().inner().to_u64());
+        run(&self._program, &mut values);
+        self.narrow.d.next = values["narrow$d"].into();
+        self.wide.d.next = values["wide$d"].into();
+        self.number.d.next = Signed::from_words(&[values["number$d"]]);
+        self.narrow.clock.next = self.clock.val();
+        self.wide.clock.next = self.clock.val();
+        self.number.clock.next = self.clock.val();
+        self.narrow.reset.next = self.reset.val();
+        self.wide.reset.next = self.reset.val();
+        self.number.reset.next = self.reset.val();
+        self.y.next = self.narrow.q.val();
+        self.z.next = self.wide.q.val();
+        self.w.next = self.number.q.val();
+    }
+
+    fn hdl(&self) -> Verilog {
+        let mut casts = Vec::new();
+        let mut block = block_ast(&self._program, &mut casts);
+        let signal = |name: &str| VerilogExpression::Signal(name.to_owned());
+        for register in ["narrow", "wide", "number"] {
+            for control in ["clock", "reset"] {
+                let target = signal(&format!("{register}${control}$next"));
+                block.push(VerilogStatement::Assignment(target, signal(control)));
+            }
+        }
+        for (output, register) in [("y", "narrow"), ("z", "wide"), ("w", "number")] {
+            let target = signal(&format!("{output}$next"));
+            block.push(VerilogStatement::Assignment(
+                target,
+                signal(&format!("{register}$q")),
+            ));
+        }
+        let description = Description {
+            name: format!("random_registers_{}", self._number),
+            casts,
+            ..Description::default()
+        };
+        describe(Verilog::Combinatorial(block), &description)
+    }
+}
+
+#[test]
+fn random_registers_mean_what_rust_means() {
+    let mut cases = Vec::new();
+    for number in 0..PROGRAMS / 2 {
+        let kernel = RandomRegisters::new(number);
+        let bundle = emit(&kernel, &EmitOptions::default())
+            .unwrap_or_else(|error| panic!("{number}: {error}\n{:#?}", kernel._program));
+        if number % 40 == 0 {
+            assert_lint_clean(&bundle);
+        }
+        let mut random = Random(number);
+        let stimuli = (0..VECTORS).map(|step| {
+            let reset = u64::from(step == 0 || random.below(20) == 0);
+            let inputs = INPUTS
+                .iter()
+                .map(|(_, ty)| vec![random.word() & mask(ty.width)]);
+            std::iter::once(vec![reset])
+                .chain(inputs)
+                .collect::<Vec<_>>()
+        });
+        cases.push(simulate_case(kernel, bundle, stimuli).after(1));
+    }
+    assert_icarus_agrees(&cases);
 }
 
 #[test]

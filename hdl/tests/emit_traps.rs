@@ -4,7 +4,9 @@ mod support;
 
 use hdl::emit::{Bundle, EmitOptions, emit};
 use hdl::prelude::*;
-use support::{Case, assert_icarus_agrees, assert_lint_clean, simulate_case};
+use support::{
+    Case, assert_icarus_agrees, assert_lint_clean, assert_verilator_agrees, simulate_case,
+};
 
 /// A module of two bytes in and one value out, with Locals of the usual types. the rest is its kernel.
 macro_rules! byte_module {
@@ -293,7 +295,7 @@ fn exhaustive<B: Block + PortAccess + Default>() -> Case {
 
 #[test]
 fn every_pair_of_bytes_gives_the_same_in_rust_and_verilog() {
-    assert_icarus_agrees(&[
+    let cases = [
         exhaustive::<CastAfterAdd>(),
         exhaustive::<Precedence>(),
         exhaustive::<MultiplyShift>(),
@@ -317,5 +319,7 @@ fn every_pair_of_bytes_gives_the_same_in_rust_and_verilog() {
         exhaustive::<MatchOnIndex>(),
         exhaustive::<IndexAgainstNumber>(),
         exhaustive::<SumWithCarry>(),
-    ]);
+    ];
+    assert_icarus_agrees(&cases);
+    assert_verilator_agrees(&cases);
 }

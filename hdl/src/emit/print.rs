@@ -186,6 +186,8 @@ pub(super) struct Plan {
     aliases: HashMap<NetId, ExprRef>,
     /// Nets that something visible depends on.
     live: HashSet<NetId>,
+    /// `d` inputs that only their register reads: they are written into the register's own block.
+    inlined: HashSet<NetId>,
     children: Vec<Child>,
 }
 
@@ -261,10 +263,36 @@ pub(super) fn plan(mut lowered: Lowered, children: &[Child], scope: &Scope) -> R
             queue.extend(dependencies(definition));
         }
     }
+    let mut readers: HashMap<NetId, usize> = HashMap::new();
+    for id in &live {
+        let mut read = Vec::new();
+        match (aliases.get(id), lowered.definitions.get(id)) {
+            (Some(alias), _) => nets_of(alias, &mut read),
+            (None, Some(definition)) => read = dependencies(definition),
+            (None, None) => {}
+        }
+        for net in read {
+            *readers.entry(net).or_default() += 1;
+        }
+    }
+    let inlined = live
+        .iter()
+        .filter_map(|id| match lowered.definitions.get(id) {
+            Some(Definition::Register { clock, reset, d }) => {
+                let also_control =
+                    *d == *clock || reset.as_ref().is_some_and(|(reset, _)| reset == d);
+                let defined = matches!(lowered.definitions.get(d), Some(Definition::Value(_)));
+                let private = defined && !also_control && readers.get(d) == Some(&1);
+                (private && !aliases.contains_key(d)).then_some(*d)
+            }
+            _ => None,
+        })
+        .collect();
     Ok(Plan {
         lowered,
         aliases,
         live,
+        inlined,
         children: children.to_vec(),
     })
 }
@@ -397,6 +425,10 @@ struct Printer<'a> {
     body: String,
     /// Name of the signal being defined: what its parts are named after.
     target: String,
+    /// `=`, or `<=` in a register.
+    operator: &'static str,
+    /// The register being defined.
+    hold: Option<NetId>,
 }
 
 /// Prints a kernel's module. `module_names` are those of the children that are modules.
@@ -418,6 +450,8 @@ pub(super) fn print(
         wires: HashMap::new(),
         body: String::new(),
         target: String::new(),
+        operator: "=",
+        hold: None,
     };
     printer.module(scope, header, module_names)
 }
@@ -466,6 +500,7 @@ impl Printer<'_> {
             .filter(|id| {
                 plan.live.contains(id)
                     && !plan.aliases.contains_key(id)
+                    && !plan.inlined.contains(id)
                     && !self.identifiers.contains_key(id)
             })
             .collect();
@@ -652,12 +687,12 @@ impl Printer<'_> {
     /// Prints a net's definition.
     fn define(&mut self, id: NetId) {
         let plan = self.plan;
-        if !plan.live.contains(&id) || plan.aliases.contains_key(&id) {
+        if !plan.live.contains(&id) || plan.aliases.contains_key(&id) || plan.inlined.contains(&id)
+        {
             return;
         }
         let identifier = self.identifier(id);
         self.target.clone_from(&identifier);
-        let width = plan.lowered.nets[id].width;
         match plan.lowered.definitions.get(&id) {
             None => {}
             Some(Definition::Value(value)) => {
@@ -675,22 +710,72 @@ impl Printer<'_> {
                 }
             }
             Some(Definition::Register { clock, reset, d }) => {
-                let net = |id: NetId| Expr::net(id, plan.lowered.nets[id].width);
-                let clock = self.text(&net(*clock));
-                let d = self.text(&net(*d));
-                let _ = writeln!(self.body, "\n  always @(posedge {clock}) begin");
-                if let Some((reset, init)) = reset {
-                    let reset = self.text(&net(*reset));
-                    let init = literal(init, width);
-                    let _ = writeln!(
-                        self.body,
-                        "    if ({reset}) {identifier} <= {init};\n    else {identifier} <= {d};\n  end\n"
-                    );
-                } else {
-                    let _ = writeln!(self.body, "    {identifier} <= {d};\n  end\n");
-                }
+                self.register(&identifier, id, (*clock, reset.as_ref(), *d));
             }
         }
+    }
+
+    /// A register: `q` follows `d` at the clock's edge. What `d` is stands in the same block, and that `q` keeps its
+    /// value need not be said.
+    fn register(
+        &mut self,
+        identifier: &str,
+        q: NetId,
+        (clock, reset, d): (NetId, Option<&(NetId, BigUint)>, NetId),
+    ) {
+        let plan = self.plan;
+        let net = |id: NetId| Expr::net(id, plan.lowered.nets[id].width);
+        let clock = self.text(&net(clock));
+        let reset = reset.map(|(reset, init)| {
+            let init = literal(init, plan.lowered.nets[q].width);
+            (self.text(&net(*reset)), init)
+        });
+        let value = match plan.lowered.definitions.get(&d) {
+            Some(Definition::Value(value)) if plan.inlined.contains(&d) => Rc::clone(value),
+            _ => Rc::new(Value::Is(net(d))),
+        };
+        self.operator = "<=";
+        self.hold = Some(q);
+        let mut lines = Vec::new();
+        match (&reset, value.as_ref()) {
+            (Some((reset, init)), Value::If { before, .. })
+                if !needs_before(&value) || self.is_held(before) =>
+            {
+                lines.push(format!("    if ({reset}) {identifier} <= {init};"));
+                self.conditional(identifier, &value, 2, "    else ", &mut lines);
+            }
+            (Some((reset, init)), Value::Is(_)) => {
+                let mut next = Vec::new();
+                self.assignments(identifier, &value, None, 2, &mut next);
+                lines.push(format!("    if ({reset}) {identifier} <= {init};"));
+                lines.extend(
+                    next.iter()
+                        .map(|next| format!("    else {}", next.trim_start())),
+                );
+            }
+            (Some((reset, init)), _) => {
+                lines.push(format!("    if ({reset}) {identifier} <= {init};"));
+                lines.push("    else begin".to_owned());
+                self.assignments(identifier, &value, None, 3, &mut lines);
+                lines.push("    end".to_owned());
+            }
+            (None, _) => self.assignments(identifier, &value, None, 2, &mut lines),
+        }
+        if lines.is_empty() {
+            lines.push(format!("    {identifier} <= {identifier};"));
+        }
+        self.operator = "=";
+        self.hold = None;
+        let _ = writeln!(
+            self.body,
+            "\n  always @(posedge {clock}) begin\n{}\n  end\n",
+            lines.join("\n")
+        );
+    }
+
+    /// Whether a value is the register's present one.
+    fn is_held(&self, value: &ValueRef) -> bool {
+        matches!(value.as_ref(), Value::Is(expr) if matches!(expr.kind, Kind::Net(id) if Some(id) == self.hold))
     }
 
     /// Statements that give `target` the value; nothing where it holds `base` already.
@@ -708,9 +793,11 @@ impl Printer<'_> {
         let pad = "  ".repeat(indent);
         match value.as_ref() {
             Value::Undefined => {}
+            // Nothing was assigned before on this path: the register keeps its value by itself.
+            Value::Is(_) if base.is_none() && self.is_held(value) => {}
             Value::Is(expr) => {
                 let text = self.text(expr);
-                lines.push(format!("{pad}{target} = {text};"));
+                lines.push(format!("{pad}{target} {} {text};", self.operator));
             }
             Value::If { before, .. } => {
                 if needs_before(value) {
