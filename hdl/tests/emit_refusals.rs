@@ -1,5 +1,11 @@
 //! Kernels that pass `#[kernel]` and that the emitter refuses, each with its message.
 
+#![allow(
+    clippy::single_match,
+    clippy::match_overlapping_arm,
+    reason = "faults on purpose"
+)]
+
 use hdl::emit::{EmitOptions, emit};
 use hdl::prelude::*;
 

@@ -1,5 +1,11 @@
 //! Tools for tests of emitted Verilog: linters, and rust-hdl's simulation against Icarus on the same stimuli.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these helpers fail the test that calls them"
+)]
 
 use hdl::emit::{Bundle, Direction};
 use hdl::prelude::*;
