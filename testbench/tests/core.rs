@@ -9,6 +9,9 @@ use golden::packed::{PackedTensor, TensorScale};
 use golden::requantize::OutputScale;
 use hdl::build::{emit_core, simulated_core};
 use hdl::config::ArrayConfig;
+use hdl::emit::{EmitOptions, emit};
+use hdl::quantizer::ActQuantizer;
+use hdl::sim::Model;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rand::{Rng as _, SeedableRng as _};
@@ -143,8 +146,20 @@ fn a_layer_agrees_with_the_longest_reduction_the_accumulator_is_for() {
     assert_eq!(report.pairs_by_mode.total(), 7 * 5 * 256);
 }
 
+fn quantizer(design: &Design) -> QuantizerBench<VerilatorSim> {
+    QuantizerBench::new(start(design)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The quantization unit without the array beside it, which makes it quick.
 #[test]
 fn the_quantization_unit_agrees_bit_for_bit_under_any_stalls() {
+    let mut unit = ActQuantizer::default();
+    assert!(unit.power_up());
+    let options = EmitOptions {
+        top: "act_quantizer".into(),
+        keep_hierarchy: vec![],
+    };
+    let bundle = emit(&unit, &options).unwrap_or_else(|error| panic!("{error}"));
     let blocks = if full("200 000 blocks through the quantization unit") {
         200_000
     } else {
@@ -160,15 +175,24 @@ fn the_quantization_unit_agrees_bit_for_bit_under_any_stalls() {
     .into_iter()
     .enumerate()
     {
-        let report = QuantizerBench::new(start(default_core()))
-            .unwrap_or_else(|error| panic!("{error}"))
+        let report = quantizer(&Design::from(&bundle))
             .stalls(stalls)
             .random(blocks, seed as u64, |_| {})
             .unwrap_or_else(|error| panic!("{stalls:?}: {error}"));
+        eprint!("{stalls:?}: {report}");
         assert!(report.passed(), "{stalls:?}: {report}");
         assert!(report.coverage.score_equals_threshold > 0);
         assert!(report.coverage.nan_blocks > 0 && report.coverage.padded_rows > 0);
     }
+}
+
+#[test]
+fn the_quantization_unit_of_a_core_is_found_beside_its_array() {
+    let report = quantizer(small_core())
+        .stalls([30, 30, 30, 30])
+        .random(500, 9, |_| {})
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(report.passed(), "{report}");
 }
 
 #[test]
