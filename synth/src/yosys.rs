@@ -192,7 +192,7 @@ pub fn cells_with(
         |source| SynthError::File { path, source }
     };
     let folder = tempfile::tempdir().map_err(file(Path::new("a temporary folder")))?;
-    // Relative names within the folder: some builds of yosys see another /tmp.
+    // Relative names within the folder: some builds of yosys see another temporary folder.
     let source = folder.path().join("design.v");
     fs::write(&source, text).map_err(file(&source))?;
     let script = format!(

@@ -503,7 +503,7 @@ impl<S: Simulator> ArrayBench<S> {
         let case = self.shrink(tile, row, col, expected, actual)?;
         let mut waveform = None;
         if let Some(waves) = &self.waves {
-            let mut job = self.job(&[case.tile.clone()], case.drive)?;
+            let mut job = self.job(std::slice::from_ref(&case.tile), case.drive)?;
             // The case may also break a rule: the waveform is written all the same.
             match waves
                 .verilator

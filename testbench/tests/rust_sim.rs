@@ -1,4 +1,6 @@
 //! The benches on the hardware in rust-hdl's own simulator: what runs where Verilator is missing.
+// A helper of a test may fail it.
+#![allow(clippy::panic, clippy::expect_used)]
 
 use hdl::quantizer::ActQuantizer;
 use testbench::design::Port;

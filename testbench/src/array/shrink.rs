@@ -40,6 +40,9 @@ pub struct MinimalCase {
 /// A failing pair of results: expected, actual.
 type Failure = (ArrayResult, ArrayResult);
 
+/// A block pair: weight, activation.
+type Pair = (Block, Block);
+
 impl<S: Simulator> ArrayBench<S> {
     /// Shrinks: single pairs first, then fewer steps, then elements to zero, while the same result stays wrong. Each try starts
     /// with a reset.
@@ -65,7 +68,7 @@ impl<S: Simulator> ArrayBench<S> {
             actual,
             reproducible: true,
         };
-        let mut pairs: Vec<(Block, Block)> = (0..tile.steps)
+        let mut pairs: Vec<Pair> = (0..tile.steps)
             .map(|step| {
                 (
                     tile.weight[step * self.ports.rows + row],
@@ -96,8 +99,8 @@ impl<S: Simulator> ArrayBench<S> {
     }
 
     /// A tile with these pairs in one row and column and zero blocks elsewhere.
-    fn alone(&self, pairs: &[(Block, Block)], row: usize, col: usize) -> Tile {
-        let spread = |count: usize, at: usize, block: fn(&(Block, Block)) -> Block| {
+    fn alone(&self, pairs: &[Pair], row: usize, col: usize) -> Tile {
+        let spread = |count: usize, at: usize, block: fn(&Pair) -> Block| {
             let mut blocks = vec![Block::ZERO; pairs.len() * count];
             for (step, pair) in pairs.iter().enumerate() {
                 blocks[step * count + at] = block(pair);
@@ -115,7 +118,7 @@ impl<S: Simulator> ArrayBench<S> {
 
     fn fails(
         &mut self,
-        pairs: &[(Block, Block)],
+        pairs: &[Pair],
         row: usize,
         col: usize,
     ) -> Result<Option<Failure>, SimError> {
@@ -152,10 +155,10 @@ impl<S: Simulator> ArrayBench<S> {
     /// The first pair that fails on its own.
     fn single(
         &mut self,
-        pairs: &[(Block, Block)],
+        pairs: &[Pair],
         row: usize,
         col: usize,
-    ) -> Result<Option<((Block, Block), Failure)>, SimError> {
+    ) -> Result<Option<(Pair, Failure)>, SimError> {
         let per_tile = self.ports.rows * self.ports.cols;
         for some in pairs.chunks(CANDIDATES) {
             // All at once to find candidates, then each from a reset of its own.
@@ -185,7 +188,7 @@ impl<S: Simulator> ArrayBench<S> {
     /// Drops ever smaller runs of steps while the rest still fails.
     fn fewer_steps(
         &mut self,
-        pairs: &mut Vec<(Block, Block)>,
+        pairs: &mut Vec<Pair>,
         row: usize,
         col: usize,
         mut failure: Failure,
@@ -210,7 +213,7 @@ impl<S: Simulator> ArrayBench<S> {
     /// for another element's sake (errors can cancel) may go once that one is gone.
     fn simpler_blocks(
         &mut self,
-        pairs: &mut [(Block, Block)],
+        pairs: &mut [Pair],
         row: usize,
         col: usize,
         mut failure: Failure,

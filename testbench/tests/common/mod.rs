@@ -1,5 +1,6 @@
 //! What the bench's tests share.
-#![allow(dead_code)]
+// Not every test uses all of it, and a helper may fail its test.
+#![allow(dead_code, clippy::panic, clippy::expect_used)]
 
 use std::sync::OnceLock;
 
