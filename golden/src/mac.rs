@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use num_traits::PrimInt;
+
 use crate::block::Block;
 use crate::format::{BLOCK, E2m1, E4m3};
 
@@ -92,26 +94,39 @@ pub fn pair(w: &Block, a: &Block) -> Option<i64> {
 
 /// Σ q·q in units of 2⁻², 13 signed bits.
 pub fn sum_fp4_fp4(w: &[E2m1; BLOCK], a: &[E2m1; BLOCK]) -> i64 {
-    w.iter()
-        .zip(a)
-        .map(|(w, a)| i64::from(w.half_units() * a.half_units()))
-        .sum()
+    dot(
+        w.iter().map(|w| w.half_units()),
+        a.iter().map(|a| a.half_units()),
+    )
+    .into()
 }
 
 /// Σ q·e in units of 2⁻¹⁰, 27 signed bits; `None` if an element is NaN.
 pub fn sum_fp4_fp8(q: &[E2m1; BLOCK], e: &[E4m3; BLOCK]) -> Option<i64> {
-    q.iter()
-        .zip(e)
-        .map(|(q, e)| Some(i64::from(q.half_units()) * i64::from(e.units()?)))
-        .sum()
+    let e = units(e)?;
+    Some(dot(q.iter().map(|q| q.half_units()), e).into())
 }
 
 /// Σ e·e in units of 2⁻¹⁸, 41 signed bits; `None` if an element is NaN.
 pub fn sum_fp8_fp8(w: &[E4m3; BLOCK], a: &[E4m3; BLOCK]) -> Option<i64> {
-    w.iter()
-        .zip(a)
-        .map(|(w, a)| Some(i64::from(w.units()?) * i64::from(a.units()?)))
-        .sum()
+    let wide = |e: &[E4m3; BLOCK]| units(e).map(|e| e.map(i64::from));
+    Some(dot(wide(w)?, wide(a)?))
+}
+
+/// The elements in units of 2⁻⁹; `None` if one is NaN.
+fn units(elements: &[E4m3; BLOCK]) -> Option<[i32; BLOCK]> {
+    let mut units = [0; BLOCK];
+    for (unit, element) in units.iter_mut().zip(elements) {
+        *unit = element.units()?;
+    }
+    Some(units)
+}
+
+/// Σ a·b in the integer type that holds the mode's sum: 32 bits do for all but FP8 × FP8.
+fn dot<T: PrimInt>(a: impl IntoIterator<Item = T>, b: impl IntoIterator<Item = T>) -> T {
+    a.into_iter()
+        .zip(b)
+        .fold(T::zero(), |sum, (a, b)| sum + a * b)
 }
 
 /// Accumulator bits that cannot overflow for any reduction of up to `max_k` elements: 48 + ⌈log2(max_k / 16)⌉.

@@ -51,7 +51,10 @@ macro_rules! with_core {
 /// # Errors
 /// The configuration is out of bounds, or a module can't be translated.
 pub fn emit_core(config: ArrayConfig) -> Result<Bundle, BuildError> {
-    let options = EmitOptions { top: TOP.to_owned(), keep_hierarchy: vec!["pe".to_owned()] };
+    let options = EmitOptions {
+        top: TOP.to_owned(),
+        keep_hierarchy: vec!["pe".to_owned()],
+    };
     with_core!(config.validate()?, core => {
         let mut core = core;
         core.connect_all();

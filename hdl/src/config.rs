@@ -75,7 +75,10 @@ impl ArrayConfig {
         if self.lanes != golden::format::BLOCK {
             return Err(ConfigError::Lanes(self.lanes));
         }
-        if self.max_k == 0 || !self.max_k.is_multiple_of(golden::format::BLOCK) || self.max_k > MAX_K {
+        if self.max_k == 0
+            || !self.max_k.is_multiple_of(golden::format::BLOCK)
+            || self.max_k > MAX_K
+        {
             return Err(ConfigError::MaxK(self.max_k));
         }
         Ok(self)

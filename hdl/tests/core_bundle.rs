@@ -8,7 +8,11 @@ use std::path::Path;
 use std::process::Command;
 
 fn config(rows: usize, cols: usize) -> ArrayConfig {
-    ArrayConfig { rows, cols, ..ArrayConfig::default() }
+    ArrayConfig {
+        rows,
+        cols,
+        ..ArrayConfig::default()
+    }
 }
 
 /// Runs a tool in a folder; returns its output, which the caller expects to be silent.
@@ -18,8 +22,12 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
         .args(arguments)
         .output()
         .unwrap_or_else(|error| panic!("{program} does not start ({error}); ./test installs it"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?} failed:\n{text}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?} failed:\n{text}"
+    );
     text
 }
 
@@ -35,7 +43,11 @@ fn passes_every_front_end(rows: usize, cols: usize) {
     let sources = sources(&folder);
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
 
-    let lint = run(&folder, "verilator", &[&["--lint-only", "-Wall", "--top-module", TOP], &sources[..]].concat());
+    let lint = run(
+        &folder,
+        "verilator",
+        &[&["--lint-only", "-Wall", "--top-module", TOP], &sources[..]].concat(),
+    );
     assert_eq!(lint, "", "verilator -Wall is not silent");
 
     let script = format!(
@@ -50,7 +62,18 @@ fn passes_every_front_end(rows: usize, cols: usize) {
     let icarus = run(
         &folder,
         "iverilog",
-        &[&["-g2005", "-Wall", "-Wno-timescale", "-o", &program, &testbench], &sources[..]].concat(),
+        &[
+            &[
+                "-g2005",
+                "-Wall",
+                "-Wno-timescale",
+                "-o",
+                &program,
+                &testbench,
+            ],
+            &sources[..],
+        ]
+        .concat(),
     );
     assert_eq!(icarus, "", "iverilog -Wall is not silent");
     let simulation = run(&folder, "vvp", &["-n", &program]);
@@ -82,10 +105,24 @@ fn every_accumulator_width_is_accepted_by_verilator() {
     for max_k in [16, 4096, 65_536, 1 << 20] {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("bundle");
-        bundle::write(&folder, ArrayConfig { rows: 1, cols: 2, max_k, ..ArrayConfig::default() }, 1).unwrap();
+        bundle::write(
+            &folder,
+            ArrayConfig {
+                rows: 1,
+                cols: 2,
+                max_k,
+                ..ArrayConfig::default()
+            },
+            1,
+        )
+        .unwrap();
         let sources = sources(&folder);
         let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
-        let lint = run(&folder, "verilator", &[&["--lint-only", "-Wall", "--top-module", TOP], &sources[..]].concat());
+        let lint = run(
+            &folder,
+            "verilator",
+            &[&["--lint-only", "-Wall", "--top-module", TOP], &sources[..]].concat(),
+        );
         assert_eq!(lint, "", "max_k {max_k}");
     }
 }
@@ -94,12 +131,20 @@ fn every_accumulator_width_is_accepted_by_verilator() {
 fn a_large_array_has_no_more_modules_than_a_small_one() {
     let small = emit_core(config(1, 1)).unwrap();
     let large = emit_core(config(16, 16)).unwrap();
-    assert!(large.modules.len() <= small.modules.len() + 1, "{} and {}", small.modules.len(), large.modules.len());
+    assert!(
+        large.modules.len() <= small.modules.len() + 1,
+        "{} and {}",
+        small.modules.len(),
+        large.modules.len()
+    );
 }
 
 #[test]
 fn emission_is_reproducible() {
-    assert_eq!(emit_core(config(2, 3)).unwrap(), emit_core(config(2, 3)).unwrap());
+    assert_eq!(
+        emit_core(config(2, 3)).unwrap(),
+        emit_core(config(2, 3)).unwrap()
+    );
 }
 
 #[test]

@@ -150,7 +150,6 @@ pub enum SynthError {
 struct Statistics {
     creator: String,
     modules: BTreeMap<String, ModuleStatistics>,
-    design: Option<ModuleStatistics>,
 }
 
 #[derive(Deserialize)]
@@ -195,8 +194,9 @@ pub fn cells_with(
     // Relative names within the folder: some builds of yosys see another temporary folder.
     let source = folder.path().join("design.v");
     fs::write(&source, text).map_err(file(&source))?;
+    // `stat` without `-top`: with it yosys 0.23 prints the tree of instances into the middle of its JSON.
     let script = format!(
-        "read_verilog design.v; hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json -top {top}",
+        "read_verilog design.v; hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json",
         target.script(top, hierarchy)
     );
     let output = Command::new(yosys)
@@ -260,16 +260,7 @@ fn report(
             "there is no module `{top}`"
         )));
     }
-    let cells = match statistics.design {
-        // Sums over the hierarchy, with the instances of modules counted as cells too.
-        Some(design) => design
-            .num_cells_by_type
-            .iter()
-            .map(|(kind, count)| (name(kind), *count))
-            .filter(|(kind, _)| !own.contains_key(kind))
-            .collect(),
-        None => own.get(top).cloned().unwrap_or_default(),
-    };
+    let cells = summed(top, &own, &mut BTreeMap::new());
     let modules = own
         .iter()
         .map(|(module, cells)| {
@@ -291,6 +282,29 @@ fn report(
     })
 }
 
+/// Cells of one instance of a module with all that is in it. Yosys refuses recursive instances before this.
+fn summed(
+    module: &str,
+    own: &BTreeMap<String, Cells>,
+    known: &mut BTreeMap<String, Cells>,
+) -> Cells {
+    if let Some(cells) = known.get(module) {
+        return cells.clone();
+    }
+    let mut sum = Cells::new();
+    for (kind, count) in own.get(module).into_iter().flatten() {
+        if own.contains_key(kind) {
+            for (leaf, leaves) in summed(kind, own, known) {
+                *sum.entry(leaf).or_default() += count * leaves;
+            }
+        } else {
+            *sum.entry(kind.clone()).or_default() += count;
+        }
+    }
+    known.insert(module.to_owned(), sum.clone());
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,8 +314,7 @@ mod tests {
         let json = r#"banner
             {"creator": "Yosys 0.23", "modules": {
                 "\\top": {"num_cells_by_type": {"\\leaf": 3, "$_AND_": 2}},
-                "\\leaf": {"num_cells_by_type": {"$_AND_": 4, "$_XOR_": 1}}},
-             "design": {"num_cells_by_type": {"\\leaf": 3, "$_AND_": 14, "$_XOR_": 3}}}"#;
+                "\\leaf": {"num_cells_by_type": {"$_AND_": 4, "$_XOR_": 1}}}}"#;
         let report =
             report(json, "top", Target::Generic, Hierarchy::Kept).expect("it is well formed");
         assert_eq!(report.total(), 17);

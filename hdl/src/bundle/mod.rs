@@ -118,11 +118,19 @@ pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, 
     };
     let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     if folder.exists() && !folder.is_dir() {
-        let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, "a file of this name exists");
-        return Err(BundleError::Write { path: folder.to_owned(), source });
+        let source = std::io::Error::new(
+            std::io::ErrorKind::NotADirectory,
+            "a file of this name exists",
+        );
+        return Err(BundleError::Write {
+            path: folder.to_owned(),
+            source,
+        });
     }
     if occupied && !folder.join("manifest.json").is_file() {
-        return Err(BundleError::Occupied { path: folder.to_owned() });
+        return Err(BundleError::Occupied {
+            path: folder.to_owned(),
+        });
     }
     let parent = match folder.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -130,13 +138,21 @@ pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, 
     };
     fs::create_dir_all(parent).map_err(failed(parent))?;
     // Built beside its place and renamed into it.
-    let draft = tempfile::Builder::new().prefix(".fgmp-bundle-").tempdir_in(parent).map_err(failed(parent))?;
+    let draft = tempfile::Builder::new()
+        .prefix(".fgmp-bundle-")
+        .tempdir_in(parent)
+        .map_err(failed(parent))?;
 
     let bundle = emit_core(config)?;
     let mut files: Vec<(String, Vec<u8>)> = bundle
         .modules
         .iter()
-        .map(|module| (format!("rtl/{}.v", module.name), module.source.clone().into_bytes()))
+        .map(|module| {
+            (
+                format!("rtl/{}.v", module.name),
+                module.source.clone().into_bytes(),
+            )
+        })
         .collect();
     let rtl: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
     files.extend(vectors::testbench(config, &bundle.top_module().ports, seed));
@@ -150,7 +166,10 @@ pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, 
         generator: concat!("fgmp ", env!("CARGO_PKG_VERSION")).to_owned(),
         numerics_version: golden::NUMERICS_VERSION,
         top: TOP.to_owned(),
-        parameters: Parameters { config, acc_bits: config.acc_bits() },
+        parameters: Parameters {
+            config,
+            acc_bits: config.acc_bits(),
+        },
         ports: bundle
             .top_module()
             .ports
@@ -194,11 +213,15 @@ pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, 
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(draft.path(), fs::Permissions::from_mode(0o755)).map_err(failed(folder))?;
+        fs::set_permissions(draft.path(), fs::Permissions::from_mode(0o755))
+            .map_err(failed(folder))?;
     }
     let draft = draft.keep();
     if folder.exists() {
-        let old = tempfile::Builder::new().prefix(".fgmp-old-").tempdir_in(parent).map_err(failed(parent))?;
+        let old = tempfile::Builder::new()
+            .prefix(".fgmp-old-")
+            .tempdir_in(parent)
+            .map_err(failed(parent))?;
         fs::rename(folder, old.path().join("bundle")).map_err(failed(folder))?;
     }
     fs::rename(&draft, folder).map_err(failed(folder))?;

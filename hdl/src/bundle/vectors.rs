@@ -29,7 +29,11 @@ fn random_block(rng: &mut ChaCha8Rng) -> Block {
         Block::Fp8 {
             elements: std::array::from_fn(|_| {
                 let element = E4m3::from_bits(rng.random());
-                if element.is_nan() && !nan { E4m3::ZERO } else { element }
+                if element.is_nan() && !nan {
+                    E4m3::ZERO
+                } else {
+                    element
+                }
             }),
         }
     } else {
@@ -46,7 +50,12 @@ fn bits(value: u128, width: usize) -> String {
 }
 
 fn block_bits(block: &PackedBlock) -> String {
-    format!("{}{}{}", u8::from(block.tag), bits(block.scale.into(), 8), bits(block.payload, 128))
+    format!(
+        "{}{}{}",
+        u8::from(block.tag),
+        bits(block.scale.into(), 8),
+        bits(block.payload, 128)
+    )
 }
 
 /// A line of a hex file from binary digits.
@@ -56,7 +65,9 @@ fn hex_line(binary: &str) -> String {
         .as_bytes()
         .chunks(4)
         .map(|digit| {
-            let value = digit.iter().fold(0, |value, bit| value * 2 + u32::from(bit - b'0'));
+            let value = digit
+                .iter()
+                .fold(0, |value, bit| value * 2 + u32::from(bit - b'0'));
             char::from_digit(value, 16).unwrap_or('0')
         })
         .collect();
@@ -92,7 +103,9 @@ fn vectors(config: ArrayConfig, seed: u64) -> Vectors {
             let acts: Vec<Block> = (0..config.cols).map(|_| random_block(&mut rng)).collect();
             // Row 0 stands in the lowest bits.
             let beat = |blocks: &[Block]| {
-                blocks.iter().rev().fold(last.to_owned(), |beat, block| beat + &block_bits(&block.pack()))
+                blocks.iter().rev().fold(last.to_owned(), |beat, block| {
+                    beat + &block_bits(&block.pack())
+                })
             };
             vectors.weight += &hex_line(&beat(&weights));
             vectors.act += &hex_line(&beat(&acts));
@@ -103,31 +116,60 @@ fn vectors(config: ArrayConfig, seed: u64) -> Vectors {
             }
         }
         for (i, sum) in sums.iter().enumerate() {
-            let y = output_scale.map_or(bf16::NAN, |scale| requantize(sum.value(), sum.is_nan(), scale));
+            let y = output_scale.map_or(bf16::NAN, |scale| {
+                requantize(sum.value(), sum.is_nan(), scale)
+            });
             let last = if i + 1 == sums.len() { "1" } else { "0" };
             let nan = if sum.is_nan() { "1" } else { "0" };
             // The accumulator beside a NaN is not specified; the testbench skips it.
-            let acc = if sum.is_nan() { 0 } else { sum.value() as u128 & (u128::MAX >> (128 - acc_bits)) };
-            vectors.out += &hex_line(&format!("{last}{nan}{}{}", bits(acc, acc_bits), bits(y.to_bits().into(), 16)));
+            let acc = if sum.is_nan() {
+                0
+            } else {
+                sum.value() as u128 & (u128::MAX >> (128 - acc_bits))
+            };
+            vectors.out += &hex_line(&format!(
+                "{last}{nan}{}{}",
+                bits(acc, acc_bits),
+                bits(y.to_bits().into(), 16)
+            ));
         }
     }
 
     let blocks: Vec<([bf16; BLOCK], [Ue4m3; BLOCK])> = (0..QUANTIZER_BLOCKS)
         .map(|_| {
             let spread = rng.random_range(-4.0..8.0_f32).exp2();
-            let x = std::array::from_fn(|_| bf16::from_f32(rng.random_range(-1.0..1.0_f32).powi(3) * spread));
-            (x, std::array::from_fn(|_| Ue4m3::from_bits(rng.random_range(0..=0x7E)).unwrap_or(Ue4m3::ONE)))
+            let x = std::array::from_fn(|_| {
+                bf16::from_f32(rng.random_range(-1.0..1.0_f32).powi(3) * spread)
+            });
+            (
+                x,
+                std::array::from_fn(|_| {
+                    Ue4m3::from_bits(rng.random_range(0..=0x7E)).unwrap_or(Ue4m3::ONE)
+                }),
+            )
         })
         .collect();
     let scale = InputScale::new(INPUT_SCALE).unwrap_or(InputScale::ONE);
-    let rescaled: Vec<[bf16; BLOCK]> = blocks.iter().map(|(x, _)| x.map(|x| rescale(x, scale))).collect();
+    let rescaled: Vec<[bf16; BLOCK]> = blocks
+        .iter()
+        .map(|(x, _)| x.map(|x| rescale(x, scale)))
+        .collect();
     // A score that occurs, so that one block stands exactly on the threshold.
-    vectors.threshold = decide(&rescaled[QUANTIZER_BLOCKS / 2], &blocks[QUANTIZER_BLOCKS / 2].1, 0).score;
+    vectors.threshold = decide(
+        &rescaled[QUANTIZER_BLOCKS / 2],
+        &blocks[QUANTIZER_BLOCKS / 2].1,
+        0,
+    )
+    .score;
     for (i, ((x, sensitivity), z)) in blocks.iter().zip(&rescaled).enumerate() {
         let last_block = i + 1 == blocks.len();
         for (j, (x, sensitivity)) in x.iter().zip(sensitivity).enumerate() {
             let last = u8::from(last_block && j + 1 == BLOCK);
-            vectors.x += &hex_line(&format!("{last}{}{}", bits(sensitivity.to_bits().into(), 8), bits(x.to_bits().into(), 16)));
+            vectors.x += &hex_line(&format!(
+                "{last}{}{}",
+                bits(sensitivity.to_bits().into(), 8),
+                bits(x.to_bits().into(), 16)
+            ));
         }
         let packed = decide(z, sensitivity, vectors.threshold).block.pack();
         let last = u8::from(last_block);
@@ -204,16 +246,38 @@ module {TOP}_tb;
         );
     }
     let checks = [
-        ("out", acc + 18, lines(&vectors.out), "{out_last, out_nan, out_nan ? EXPECTED_ACC : out_acc, out_data}"),
-        ("payload", 65, lines(&vectors.payload), "{payload_last, payload_data}"),
-        ("scale", 9, lines(&vectors.scale), "{scale_last, scale_data}"),
+        (
+            "out",
+            acc + 18,
+            lines(&vectors.out),
+            "{out_last, out_nan, out_nan ? EXPECTED_ACC : out_acc, out_data}",
+        ),
+        (
+            "payload",
+            65,
+            lines(&vectors.payload),
+            "{payload_last, payload_data}",
+        ),
+        (
+            "scale",
+            9,
+            lines(&vectors.scale),
+            "{scale_last, scale_data}",
+        ),
         ("tag", 2, lines(&vectors.tag), "{tag_last, tag_data}"),
     ];
-    for port in ports.iter().filter(|port| port.direction == crate::emit::Direction::Output) {
+    for port in ports
+        .iter()
+        .filter(|port| port.direction == crate::emit::Direction::Output)
+    {
         if ["weight_ready", "act_ready", "x_ready"].contains(&port.name.as_str()) {
             continue;
         }
-        let range = if port.width == 1 { String::new() } else { format!("[{}:0] ", port.width - 1) };
+        let range = if port.width == 1 {
+            String::new()
+        } else {
+            format!("[{}:0] ", port.width - 1)
+        };
         let _ = writeln!(text, "  wire {range}{};", port.name);
     }
     text.push('\n');
@@ -249,7 +313,11 @@ module {TOP}_tb;
         .map(|port| {
             let name = port.name.as_str();
             let block = |stream: &str| {
-                let index: usize = name.rsplit('_').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+                let index: usize = name
+                    .rsplit('_')
+                    .next()
+                    .and_then(|digits| digits.parse().ok())
+                    .unwrap_or(0);
                 format!("{stream}_beat[{}:{}]", index * 137 + 136, index * 137)
             };
             let signal = match name {
@@ -268,8 +336,10 @@ module {TOP}_tb;
             format!("    .{name}({signal})")
         })
         .collect();
-    let done: Vec<String> =
-        checks.iter().map(|(name, _, count, _)| format!("{name}_index == {count}")).collect();
+    let done: Vec<String> = checks
+        .iter()
+        .map(|(name, _, count, _)| format!("{name}_index == {count}"))
+        .collect();
     let results = lines(&vectors.out);
     let _ = write!(
         text,
@@ -311,7 +381,11 @@ mod tests {
 
     #[test]
     fn vectors_are_the_same_for_the_same_seed_and_have_both_kinds_of_block() {
-        let config = ArrayConfig { rows: 2, cols: 3, ..ArrayConfig::default() };
+        let config = ArrayConfig {
+            rows: 2,
+            cols: 3,
+            ..ArrayConfig::default()
+        };
         let (a, b) = (vectors(config, 1), vectors(config, 1));
         assert_eq!(a.weight, b.weight);
         assert_eq!(a.out.lines().count(), TILES * 6);
