@@ -9,6 +9,9 @@ use crate::sim::Model;
 /// Name of the generated top module.
 pub const TOP: &str = "fgmp_core";
 
+/// What the names of all modules begin with.
+pub const PREFIX: &str = "fgmp_";
+
 /// Why a core can't be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -53,6 +56,7 @@ macro_rules! with_core {
 pub fn emit_core(config: ArrayConfig) -> Result<Bundle, BuildError> {
     let options = EmitOptions {
         top: TOP.to_owned(),
+        prefix: PREFIX.to_owned(),
         keep_hierarchy: vec!["pe".to_owned()],
     };
     with_core!(config.validate()?, core => {

@@ -11,6 +11,7 @@ fn the_array_is_lint_clean() {
     let options = EmitOptions {
         top: "pe_array".to_owned(),
         keep_hierarchy: vec!["pe".to_owned()],
+        ..EmitOptions::default()
     };
     let bundle = emit(&array, &options).unwrap_or_else(|error| panic!("{error}"));
     if let Ok(folder) = std::env::var("EMIT_TO") {

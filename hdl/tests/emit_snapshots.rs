@@ -280,6 +280,7 @@ fn emitted(block: &impl Block) -> Bundle {
     let options = EmitOptions {
         top: String::new(),
         keep_hierarchy: vec!["signed_lane".to_owned()],
+        ..EmitOptions::default()
     };
     let bundle = emit(block, &options).unwrap_or_else(|error| panic!("{error}"));
     assert_lint_clean(&bundle);

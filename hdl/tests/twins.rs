@@ -96,9 +96,12 @@ fn decoder_and_wide_lane_multiply_every_e4m3_pair() {
         settle(&mut decoder);
         assert!(decoder.fp8.val());
         assert_eq!(decoder.nan.val(), block.has_nan());
-        for i in 0..BLOCK {
-            lanes.push((elements[i], decoder.lane[i].val()));
-        }
+        lanes.extend(
+            elements
+                .iter()
+                .zip(&decoder.lane)
+                .map(|(&element, lane)| (element, lane.val())),
+        );
     }
     for (w, weight) in &lanes {
         for (a, act) in &lanes {

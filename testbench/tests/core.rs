@@ -160,6 +160,7 @@ fn the_quantization_unit_agrees_bit_for_bit_under_any_stalls() {
     let options = EmitOptions {
         top: "act_quantizer".into(),
         keep_hierarchy: vec![],
+        ..EmitOptions::default()
     };
     let bundle = emit(&unit, &options).unwrap_or_else(|error| panic!("{error}"));
     let blocks = if full("200 000 blocks through the quantization unit") {
@@ -236,7 +237,7 @@ fn mutated(file: &str, from: &str, to: &str) -> Design {
 fn a_bug_put_into_an_emitted_module_is_caught_and_shrunk() {
     // The E2M1 code of 6 decodes as 5.5.
     let design = mutated(
-        "element_decoder.v",
+        "fgmp_element_decoder.v",
         "default: significand = 4'd12;",
         "default: significand = 4'd11;",
     );

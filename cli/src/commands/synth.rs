@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::bail;
-use hdl::build::emit_core;
+use hdl::build::{PREFIX, emit_core};
 use hdl::config::ArrayConfig;
 use serde::Serialize;
 use synth::yosys::{Hierarchy, SynthReport, Target, cells};
@@ -31,43 +31,41 @@ pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
         TargetName::Gowin => Target::Gowin,
     };
     let bundle = emit_core(config)?;
-    if !bundle
-        .modules
-        .iter()
-        .any(|module| module.name == arguments.module)
-    {
-        let names: Vec<&str> = bundle
-            .modules
-            .iter()
-            .map(|module| module.name.as_str())
-            .collect();
-        bail!(
-            "--module {}: the core has no such module; it has {}",
-            arguments.module,
-            names.join(", ")
-        );
-    }
+    // `pe` is as good as `fgmp_pe`.
+    let prefixed = format!("{PREFIX}{}", arguments.module);
+    let named = |name: &str| bundle.modules.iter().any(|module| module.name == name);
+    let module = match (named(&arguments.module), named(&prefixed)) {
+        (true, _) => arguments.module.clone(),
+        (false, true) => prefixed,
+        (false, false) => {
+            let names: Vec<&str> = bundle
+                .modules
+                .iter()
+                .map(|module| module.name.as_str())
+                .collect();
+            bail!(
+                "--module {}: the core has no such module; it has {}",
+                arguments.module,
+                names.join(", ")
+            )
+        }
+    };
     let spinner = output.spinner("yosys");
     let start = Instant::now();
     // Module by module: each distinct module is mapped once, however many instances the array has.
-    let synthesis = cells(
-        &bundle.concatenated(),
-        &arguments.module,
-        target,
-        Hierarchy::Kept,
-    )?;
+    let synthesis = cells(&bundle.concatenated(), &module, target, Hierarchy::Kept)?;
     let seconds = start.elapsed().as_secs_f64();
     spinner.finish_and_clear();
 
     output.line(format!(
         "{} ({} x {} array) for {}, module by module, {}",
-        arguments.module,
+        module,
         config.rows,
         config.cols,
         target.name(),
         synthesis.tool
     ));
-    let instances = instance_counts(&bundle, &arguments.module);
+    let instances = instance_counts(&bundle, &module);
     let rows: Vec<Vec<String>> = synthesis
         .modules
         .iter()

@@ -31,6 +31,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 pub struct EmitOptions {
     /// Name of the top module; empty for the name of its type.
     pub top: String,
+    /// Stands before the name of every other module, so that a larger design can hold this one without names colliding.
+    pub prefix: String,
     /// Base names of modules (`pe`) that Verilator shall not inline, which keeps the build of a large array short.
     /// Other tools see a comment.
     pub keep_hierarchy: Vec<String>,
@@ -244,7 +246,7 @@ impl Compiler {
                 let alike: Vec<usize> = (0..self.units.len())
                     .filter(|other| base(*other) == base(number))
                     .collect();
-                let mut name = base(number).to_owned();
+                let mut name = format!("{}{}", options.prefix, base(number));
                 if alike.len() > 1 {
                     for (parameter, value) in &unit.description.parameters {
                         let differs = alike.iter().any(|other| {

@@ -43,10 +43,20 @@ fn literal(value: &BigUint, width: usize) -> String {
     }
 }
 
+/// Plain ASCII, since some tools take no other: the section sign in words, what else is foreign as `?`.
+fn ascii(line: &str) -> String {
+    line.replace('§', "section ")
+        .replace('×', "x")
+        .replace('·', "*")
+        .chars()
+        .map(|c| if c.is_ascii() { c } else { '?' })
+        .collect()
+}
+
 pub(super) fn header_text(header: &Header<'_>) -> String {
     let mut text = String::new();
     for line in header.doc.lines() {
-        let _ = writeln!(text, "{}", format!("// {line}").trim_end());
+        let _ = writeln!(text, "{}", format!("// {}", ascii(line)).trim_end());
     }
     if !header.parameters.is_empty() {
         if !text.is_empty() {
