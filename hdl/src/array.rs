@@ -1,4 +1,4 @@
-//! The `rows x cols` array of processing elements. Twin of [`golden::matmul`].
+//! The `rows x cols` array of processing elements. Twin of [`mod@golden::matmul`].
 
 use crate::decoder::{BLOCK_BITS, BlockDecoder};
 use crate::mac::Pe;
