@@ -15,8 +15,9 @@ use crate::build::TOP;
 use crate::config::ArrayConfig;
 use crate::emit::Port;
 
-/// Tiles in the array's vectors.
-const TILES: usize = 12;
+/// Results that the array's vectors have at least, in whole tiles. An interpreting simulator takes minutes for many tiles
+/// of a large array.
+const RESULTS: usize = 200;
 /// Blocks in the quantizer's vectors.
 const QUANTIZER_BLOCKS: usize = 96;
 /// The vectors' multipliers, exact in FP32.
@@ -89,12 +90,17 @@ struct Vectors {
     threshold: u64,
 }
 
+/// Two tiles or more, so that one is computed while another leaves.
+fn tiles(config: ArrayConfig) -> usize {
+    RESULTS.div_ceil(config.rows * config.cols).max(2)
+}
+
 fn vectors(config: ArrayConfig, seed: u64) -> Vectors {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut vectors = Vectors::default();
     let output_scale = OutputScale::new(OUTPUT_SCALE).ok();
     let acc_bits = config.acc_bits();
-    for _ in 0..TILES {
+    for _ in 0..tiles(config) {
         let steps = rng.random_range(1..=8.min(config.max_k / BLOCK));
         let mut sums = vec![Accumulator::new(); config.rows * config.cols];
         for step in 0..steps {
@@ -388,7 +394,7 @@ mod tests {
         };
         let (a, b) = (vectors(config, 1), vectors(config, 1));
         assert_eq!(a.weight, b.weight);
-        assert_eq!(a.out.lines().count(), TILES * 6);
+        assert_eq!(a.out.lines().count(), 34 * 6);
         let fp8 = a.payload.lines().count() - QUANTIZER_BLOCKS;
         assert!(fp8 > 0 && fp8 < QUANTIZER_BLOCKS);
         assert_eq!(a.scale.lines().count(), QUANTIZER_BLOCKS - fp8);
