@@ -194,7 +194,6 @@ pub fn cells_with(
     // Relative names within the folder: some builds of yosys see another temporary folder.
     let source = folder.path().join("design.v");
     fs::write(&source, text).map_err(file(&source))?;
-    // `stat` without `-top`: with it yosys 0.23 prints the tree of instances into the middle of its JSON.
     let script = format!(
         "read_verilog design.v; hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json",
         target.script(top, hierarchy)
@@ -238,10 +237,13 @@ fn report(
     target: Target,
     hierarchy: Hierarchy,
 ) -> Result<SynthReport, SynthError> {
-    // Some versions print a banner before the object.
-    let object = json.find('{').map_or(json, |start| &json[start..]);
+    // Yosys 0.23 prints the tree of instances as text into the middle of its JSON, others a banner before it.
+    let object: String = json
+        .lines()
+        .filter(|line| line.trim_start().starts_with(['{', '}', '[', ']', '"']))
+        .collect();
     let statistics: Statistics =
-        serde_json::from_str(object).map_err(|error| SynthError::Statistics(error.to_string()))?;
+        serde_json::from_str(&object).map_err(|error| SynthError::Statistics(error.to_string()))?;
     let name = |id: &str| id.trim_start_matches('\\').to_owned();
     let own: BTreeMap<String, Cells> = statistics
         .modules
@@ -314,7 +316,10 @@ mod tests {
         let json = r#"banner
             {"creator": "Yosys 0.23", "modules": {
                 "\\top": {"num_cells_by_type": {"\\leaf": 3, "$_AND_": 2}},
-                "\\leaf": {"num_cells_by_type": {"$_AND_": 4, "$_XOR_": 1}}}}"#;
+                "\\leaf": {"num_cells_by_type": {"$_AND_": 4, "$_XOR_": 1}}
+             },
+               leaf                          3
+             "design": {"num_cells_by_type": {"$_AND_": 14}}}"#;
         let report =
             report(json, "top", Target::Generic, Hierarchy::Kept).expect("it is well formed");
         assert_eq!(report.total(), 17);
