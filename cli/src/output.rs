@@ -55,7 +55,7 @@ impl Output {
         }
     }
 
-    /// A table; all columns but the first are right-aligned.
+    /// A table; columns of numbers are right-aligned.
     pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
         let mut table = Table::new();
         table
@@ -63,8 +63,17 @@ impl Output {
             .set_content_arrangement(ContentArrangement::Disabled)
             .set_header(header)
             .add_rows(rows);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
+        let numeric = |index: usize| {
+            rows.iter().all(|row| {
+                row.get(index).is_some_and(|cell| {
+                    cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit())
+                })
+            })
+        };
+        for (index, column) in table.column_iter_mut().enumerate() {
+            if numeric(index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
         }
         self.line(table.to_string());
     }

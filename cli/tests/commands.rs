@@ -447,9 +447,47 @@ fn a_wrong_dtype_is_refused() {
             "-o",
             "out.safetensors",
         ]),
-        "tensor w: expected F32, F16 or BF16, found I32",
+        "expected F32, F16 or BF16 tensors of two or more dimensions, found w (I32, shape [2, 16])",
     );
     only(folder.path(), &["w.safetensors"]);
+}
+
+#[test]
+fn doubles_are_refused_and_integers_beside_floats_are_copied() {
+    let folder = folder();
+    let doubles = RawTensor {
+        dtype: Dtype::F64,
+        shape: vec![1, 16],
+        bytes: vec![0; 128],
+    };
+    let integers = RawTensor {
+        dtype: Dtype::I64,
+        shape: vec![1, 16],
+        bytes: vec![7; 128],
+    };
+    tensors(
+        folder.path(),
+        "d.safetensors",
+        &[("w", matrix(2, 16)), ("x", doubles)],
+    );
+    tensors(
+        folder.path(),
+        "i.safetensors",
+        &[("w", matrix(2, 16)), ("positions", integers.clone())],
+    );
+    refused(
+        fgmp()
+            .current_dir(folder.path())
+            .args(["quantize", "d.safetensors"]),
+        "tensor x: expected F32, F16 or BF16, found F64",
+    );
+    fgmp()
+        .current_dir(folder.path())
+        .args(["quantize", "i.safetensors", "-o", "q.safetensors"])
+        .assert()
+        .success();
+    let packed = TensorFile::open(&folder.path().join("q.safetensors")).unwrap();
+    assert_eq!(packed.raw("positions").unwrap(), &integers);
 }
 
 #[test]

@@ -35,13 +35,7 @@ pub fn run(arguments: &Emit, seed: u64, output: &Output) -> anyhow::Result<Outco
             let bytes = std::fs::metadata(arguments.output.join(&module.file))
                 .with_context(|| format!("{folder}/{}", module.file))?
                 .len();
-            let purpose = module
-                .purpose
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim_end_matches('.')
-                .to_owned();
+            let purpose = first_sentence(&module.purpose);
             Ok(vec![
                 module.file.clone(),
                 count(bytes),
@@ -62,4 +56,15 @@ pub fn run(arguments: &Emit, seed: u64, output: &Output) -> anyhow::Result<Outco
         manifest,
     })?;
     Ok(Outcome::Done)
+}
+
+/// The first sentence of a module's purpose, which may run over several lines.
+fn first_sentence(purpose: &str) -> String {
+    let text = purpose.split_whitespace().collect::<Vec<_>>().join(" ");
+    let end = [". ", ": ", "; "]
+        .iter()
+        .filter_map(|mark| text.find(mark))
+        .min()
+        .unwrap_or(text.len());
+    text[..end].trim_end_matches('.').to_owned()
 }

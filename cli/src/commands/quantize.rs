@@ -9,6 +9,7 @@ use golden::model::Model;
 use golden::packed::{PackedFile, PackedTensor, Profile};
 use golden::quantizer::{WeightOptions, WeightTensor, quantize_weights};
 use golden::tensors::{Tensor, TensorFile};
+use safetensors::Dtype;
 use serde::Serialize;
 
 use crate::arguments::{ProfileName, Quantize, SchemeName};
@@ -51,6 +52,22 @@ fn is_model(file: &TensorFile) -> bool {
     file.tensors.contains_key("model.embed_tokens.weight")
 }
 
+/// Whether a type holds integers or booleans, which are copied as they are.
+fn is_integer(dtype: Dtype) -> bool {
+    matches!(
+        dtype,
+        Dtype::BOOL
+            | Dtype::U8
+            | Dtype::I8
+            | Dtype::U16
+            | Dtype::I16
+            | Dtype::U32
+            | Dtype::I32
+            | Dtype::U64
+            | Dtype::I64
+    )
+}
+
 /// Packs every float tensor of at least two dimensions; the others are kept as they are.
 fn quantize_tensors(
     file: &TensorFile,
@@ -62,20 +79,30 @@ fn quantize_tensors(
     for (name, raw) in &file.tensors {
         match raw.to_f32() {
             Some(tensor) if tensor.shape.len() >= 2 => floats.push((name.clone(), tensor)),
-            Some(_) => {
-                plain.insert(name.clone(), raw.clone());
-            }
-            None => bail!(
+            None if !is_integer(raw.dtype) => bail!(
                 "{}: tensor {name}: expected F32, F16 or BF16, found {:?}",
                 path.display(),
                 raw.dtype
             ),
+            // Vectors, and integers such as positions.
+            _ => {
+                plain.insert(name.clone(), raw.clone());
+            }
         }
     }
     if floats.is_empty() {
+        let found: Vec<String> = plain
+            .iter()
+            .map(|(name, raw)| format!("{name} ({:?}, shape {:?})", raw.dtype, raw.shape))
+            .collect();
         bail!(
-            "{}: holds no tensor of two or more dimensions, so there is nothing to quantize",
-            path.display()
+            "{}: nothing to quantize: expected F32, F16 or BF16 tensors of two or more dimensions, found {}",
+            path.display(),
+            if found.is_empty() {
+                "none at all".to_owned()
+            } else {
+                found.join(", ")
+            }
         );
     }
     if let Some((name, tensor)) = floats.iter().find(|(_, tensor)| tensor.shape.contains(&0)) {
