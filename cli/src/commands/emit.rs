@@ -58,13 +58,40 @@ pub fn run(arguments: &Emit, seed: u64, output: &Output) -> anyhow::Result<Outco
     Ok(Outcome::Done)
 }
 
-/// The first sentence of a module's purpose, which may run over several lines.
+/// The first sentence of a module's purpose, which may run over several lines, cut to fit a terminal.
 fn first_sentence(purpose: &str) -> String {
+    const WIDEST: usize = 80;
     let text = purpose.split_whitespace().collect::<Vec<_>>().join(" ");
-    let end = [". ", ": ", "; "]
-        .iter()
-        .filter_map(|mark| text.find(mark))
-        .min()
-        .unwrap_or(text.len());
-    text[..end].trim_end_matches('.').to_owned()
+    let sentence = text
+        .split(". ")
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.');
+    if sentence.chars().count() <= WIDEST {
+        return sentence.to_owned();
+    }
+    let head: String = sentence.chars().take(WIDEST).collect();
+    let words = head
+        .rsplit_once(' ')
+        .map_or(head.as_str(), |(words, _)| words);
+    format!("{words} ...")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn purposes_are_one_short_sentence() {
+        assert_eq!(
+            first_sentence("Adds\ntwo numbers. Slowly."),
+            "Adds two numbers"
+        );
+        assert_eq!(first_sentence("Adds."), "Adds");
+        assert_eq!(first_sentence(""), "");
+        assert_eq!(
+            first_sentence(&"word ".repeat(40)),
+            format!("{} ...", ["word"; 16].join(" "))
+        );
+    }
 }
