@@ -14,6 +14,7 @@ use testbench::quantizer::{Batch, QuantizerBench, Row};
 use testbench::report::{Coverage, FirstMismatch, PairsByMode, QuantizerCoverage, Report};
 use testbench::rust_sim::RustSim;
 use testbench::simulator::{SimError, Simulator};
+use testbench::tool;
 use testbench::verilator::{Verilator, Waveform};
 
 use crate::arguments::SimulatorName;
@@ -45,7 +46,7 @@ impl Hardware {
         let verilator = match simulator {
             SimulatorName::RustHdl => None,
             SimulatorName::Verilator => Some(Verilator::find()?),
-            SimulatorName::Auto => match Verilator::find() {
+            SimulatorName::Auto => match find_verilator_and_compiler() {
                 Ok(verilator) => Some(verilator),
                 Err(SimError::ToolMissing(missing)) => {
                     output.line(format!("{missing}; running in rust-hdl's own simulator instead: slower, the same checks"));
@@ -253,6 +254,14 @@ fn input_name(site: Site) -> &'static str {
         Input::Mlp => "feed-forward input",
         Input::MlpDown => "feed-forward hidden",
     }
+}
+
+/// Verilator with what it takes to build its models: without any of them the other simulator serves.
+fn find_verilator_and_compiler() -> Result<Verilator, SimError> {
+    let verilator = Verilator::find()?;
+    tool::MAKE.find()?;
+    tool::CXX.find()?;
+    Ok(verilator)
 }
 
 /// One run of a bench.
