@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use golden::mac::{self, Accumulator, Mode};
 use golden::packed::PackedTensor;
 use golden::requantize::{OutputScale, requantize};
+use hdl::decoder::BLOCK_BITS;
 
 pub use shrink::MinimalCase;
 
@@ -23,11 +24,8 @@ use golden::block::Block;
 /// Steps that one job holds: enough to make its reset and call cheap, few enough to stay in the processor's caches.
 const JOB_STEPS: usize = 2048;
 
-/// Words of one block on a port of 137 bits.
-const BLOCK_WORDS: usize = 3;
-
-/// Bits of a block on a port: 128 of payload, 8 of scale, the tag.
-const BLOCK_BITS: usize = 137;
+/// Words of one block on a port.
+const BLOCK_WORDS: usize = BLOCK_BITS.div_ceil(64);
 
 /// The array's ports, found by name, and the shape that they tell.
 #[derive(Debug, Clone)]

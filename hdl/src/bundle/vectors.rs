@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::build::TOP;
 use crate::config::ArrayConfig;
+use crate::decoder::BLOCK_BITS;
 use crate::emit::Port;
 
 /// Results that the array's vectors have at least, in whole tiles. An interpreting simulator takes minutes for many tiles
@@ -232,8 +233,8 @@ module {TOP}_tb;
 "
     );
     for (name, width, count) in [
-        ("weight", rows * 137 + 1, lines(&vectors.weight)),
-        ("act", cols * 137 + 1, lines(&vectors.act)),
+        ("weight", rows * BLOCK_BITS + 1, lines(&vectors.weight)),
+        ("act", cols * BLOCK_BITS + 1, lines(&vectors.act)),
         ("x", 25, lines(&vectors.x)),
     ] {
         let top = width - 1;
@@ -324,14 +325,18 @@ module {TOP}_tb;
                     .next()
                     .and_then(|digits| digits.parse().ok())
                     .unwrap_or(0);
-                format!("{stream}_beat[{}:{}]", index * 137 + 136, index * 137)
+                format!(
+                    "{stream}_beat[{}:{}]",
+                    (index + 1) * BLOCK_BITS - 1,
+                    index * BLOCK_BITS
+                )
             };
             let signal = match name {
                 "output_scale" => format!("32'h{:08x}", OUTPUT_SCALE.to_bits()),
                 "input_scale" => format!("32'h{:08x}", INPUT_SCALE.to_bits()),
                 "threshold" => format!("64'h{:016x}", vectors.threshold),
-                "weight_last" => format!("weight_beat[{}]", rows * 137),
-                "act_last" => format!("act_beat[{}]", cols * 137),
+                "weight_last" => format!("weight_beat[{}]", rows * BLOCK_BITS),
+                "act_last" => format!("act_beat[{}]", cols * BLOCK_BITS),
                 "x_last" => "x_beat[24]".to_owned(),
                 "x_sensitivity" => "x_beat[23:16]".to_owned(),
                 "x_data" => "x_beat[15:0]".to_owned(),
