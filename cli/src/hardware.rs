@@ -148,7 +148,7 @@ impl Hardware {
         layer: usize,
         matrix: Matrix,
         repetition: usize,
-        tokens: &[u16],
+        tokens: &[u32],
         output: &Output,
     ) -> anyhow::Result<Part> {
         let site = Site {
@@ -199,7 +199,7 @@ impl Hardware {
         &self,
         model: &QuantizedModel,
         site: Site,
-        tokens: &[u16],
+        tokens: &[u32],
         output: &Output,
     ) -> anyhow::Result<Part> {
         let quantizer = model

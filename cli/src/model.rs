@@ -18,17 +18,17 @@ static TEST: &[u8] = include_bytes!("../../models/test.u16");
 /// How messages call the embedded model.
 pub const EMBEDDED: &str = "shared-4x3 (embedded)";
 
-fn tokens_of(bytes: &[u8]) -> Vec<u16> {
+fn tokens_of(bytes: &[u8]) -> Vec<u32> {
     bytes
         .as_chunks::<2>()
         .0
         .iter()
-        .map(|&pair| u16::from_le_bytes(pair))
+        .map(|&pair| u16::from_le_bytes(pair).into())
         .collect()
 }
 
 /// A token stream: `valid`, `test` or a file.
-pub fn tokens(name: &str) -> anyhow::Result<Vec<u16>> {
+pub fn tokens(name: &str) -> anyhow::Result<Vec<u32>> {
     match name {
         "valid" => Ok(tokens_of(VALID)),
         "test" => Ok(tokens_of(TEST)),
@@ -37,7 +37,7 @@ pub fn tokens(name: &str) -> anyhow::Result<Vec<u16>> {
 }
 
 /// The calibration stream of the arguments.
-pub fn calibration_tokens(arguments: &ModelArguments) -> anyhow::Result<Vec<u16>> {
+pub fn calibration_tokens(arguments: &ModelArguments) -> anyhow::Result<Vec<u32>> {
     match &arguments.calibration {
         Some(file) => Ok(read_tokens(file)?),
         None => Ok(tokens_of(CALIBRATION)),

@@ -55,7 +55,7 @@ impl Options {
 /// A token is outside the vocabulary, or there is no whole window.
 pub fn perplexity(
     model: &dyn LanguageModel,
-    tokens: &[u16],
+    tokens: &[u32],
     options: Options,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Evaluation, ModelError> {
@@ -138,21 +138,17 @@ pub fn weight_fp8_share_by_layer(model: &QuantizedModel) -> Vec<f64> {
 /// Summed losses of a window (all its tokens but the last are read) for each exit asked for.
 fn score_window(
     model: &dyn LanguageModel,
-    tokens: &[u16],
+    tokens: &[u32],
     exits: bool,
 ) -> Result<(Vec<f64>, Tally), ModelError> {
     let trunk = model.trunk();
     let config = trunk.config();
     let mut tally = Tally::new(config);
-    let read: Vec<u32> = tokens[..tokens.len() - 1]
-        .iter()
-        .map(|&token| token.into())
-        .collect();
-    let targets = &tokens[1..];
+    let (read, targets) = (&tokens[..tokens.len() - 1], &tokens[1..]);
     for (position, &token) in targets.iter().enumerate() {
-        if usize::from(token) >= config.vocabulary {
+        if token as usize >= config.vocabulary {
             return Err(ModelError::Token {
-                token: token.into(),
+                token,
                 position,
                 vocabulary: config.vocabulary,
             });
@@ -161,7 +157,7 @@ fn score_window(
     let mut losses = Vec::new();
     forward(
         model,
-        &read,
+        read,
         &mut KvCache::new(),
         &mut tally,
         |repetition, hidden| {
@@ -173,7 +169,7 @@ fn score_window(
     Ok((losses, tally))
 }
 
-fn loss(model: &dyn LanguageModel, hidden: &[f32], targets: &[u16]) -> f64 {
+fn loss(model: &dyn LanguageModel, hidden: &[f32], targets: &[u32]) -> f64 {
     /// Rows of logits at a time: 1 MB of them for a vocabulary of 4096.
     const ROWS: usize = 64;
     let config = model.trunk().config();
@@ -199,7 +195,7 @@ fn loss(model: &dyn LanguageModel, hidden: &[f32], targets: &[u16]) -> f64 {
                     )
                 })
                 .sum();
-            sum += total.ln() + f64::from(largest) - f64::from(logits[usize::from(target)]);
+            sum += total.ln() + f64::from(largest) - f64::from(logits[target as usize]);
         }
     }
     sum

@@ -346,7 +346,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 ///
 /// # Errors
 /// The file can't be read or has an odd number of bytes.
-pub fn read_tokens(path: &Path) -> Result<Vec<u16>, FileError> {
+pub fn read_tokens(path: &Path) -> Result<Vec<u32>, FileError> {
     let bytes = fs::read(path).map_err(|source| FileError::Read {
         path: path.into(),
         source,
@@ -363,6 +363,6 @@ pub fn read_tokens(path: &Path) -> Result<Vec<u16>, FileError> {
     };
     Ok(tokens
         .iter()
-        .map(|&token| u16::from_le_bytes(token))
+        .map(|&token| u16::from_le_bytes(token).into())
         .collect())
 }

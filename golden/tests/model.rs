@@ -32,7 +32,7 @@ fn models(name: &str) -> PathBuf {
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
     Model::open(&models("shared-4x3.safetensors"), ConfigHints::default()).unwrap()
 });
-static VALID: LazyLock<Vec<u16>> = LazyLock::new(|| read_tokens(&models("valid.u16")).unwrap());
+static VALID: LazyLock<Vec<u32>> = LazyLock::new(|| read_tokens(&models("valid.u16")).unwrap());
 static CALIBRATION: LazyLock<Calibration> = LazyLock::new(|| {
     let tokens = read_tokens(&models("calibration.u16")).unwrap();
     Calibration::run(&*MODEL, &tokens, 512, 2, None).unwrap()
@@ -333,7 +333,7 @@ fn widths_need_not_be_whole_blocks_and_heads_may_be_grouped() {
         ),
         (4, 2, 6)
     );
-    let stream: Vec<u16> = (0..41).map(|i| i * 7 % 11).collect();
+    let stream: Vec<u32> = (0..41).map(|i| i * 7 % 11).collect();
     let calibration = Calibration::run(&model, &stream, 10, 4, None).unwrap();
     let options = Options {
         window: 10,
@@ -365,7 +365,7 @@ fn widths_need_not_be_whole_blocks_and_heads_may_be_grouped() {
 #[test]
 fn sensitivities_steer_the_choice() {
     let model = Model::from_tensors(tiny(json!({ "heads": 4 })), ConfigHints::default()).unwrap();
-    let stream: Vec<u16> = (0..41).map(|i| i * 7 % 11).collect();
+    let stream: Vec<u32> = (0..41).map(|i| i * 7 % 11).collect();
     let calibrate = |sensitivity: Option<&[Vec<f32>]>| {
         Calibration::run(&model, &stream, 10, 4, sensitivity).unwrap()
     };
@@ -461,7 +461,7 @@ fn bad_models_and_bad_tokens_are_refused() {
         exits: false,
     };
     let evaluate =
-        |tokens: &[u16]| perplexity(&model, tokens, options, &|_, _| ()).map(|e| e.tokens);
+        |tokens: &[u32]| perplexity(&model, tokens, options, &|_, _| ()).map(|e| e.tokens);
     assert!(
         evaluate(&[1, 2, 3, 11, 0])
             .unwrap_err()

@@ -41,7 +41,7 @@ const STALLED_SHARE: u64 = 10;
 struct Layers {
     model: QuantizedModel,
     matrices: Vec<(usize, Matrix)>,
-    tokens: Vec<u16>,
+    tokens: Vec<u32>,
 }
 
 impl Layers {

@@ -47,7 +47,7 @@ pub struct Stream {
     /// How the user called it.
     pub name: String,
     /// The tokens.
-    pub tokens: Vec<u16>,
+    pub tokens: Vec<u32>,
 }
 
 /// Evaluates one engine on one stream.

@@ -72,7 +72,7 @@ fn operand(argument: &str) -> anyhow::Result<(String, PackedTensor)> {
 pub fn site_input(
     model: &dyn LanguageModel,
     site: Site,
-    tokens: &[u16],
+    tokens: &[u32],
     rows: usize,
 ) -> anyhow::Result<Vec<f32>> {
     let seen = std::sync::Mutex::new(Vec::new());
@@ -83,15 +83,11 @@ pub fn site_input(
             seen.extend_from_slice(x);
         }
     });
-    let read: Vec<u32> = tokens
-        .iter()
-        .take(rows)
-        .map(|&token| token.into())
-        .collect();
+    let read = &tokens[..rows.min(tokens.len())];
     let config = *model.trunk().config();
     forward(
         &capture,
-        &read,
+        read,
         &mut KvCache::new(),
         &mut Tally::new(&config),
         |_, _| (),

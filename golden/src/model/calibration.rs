@@ -54,7 +54,7 @@ impl Calibration {
     /// `sensitivity` doesn't fit the model.
     pub fn run(
         model: &dyn LanguageModel,
-        tokens: &[u16],
+        tokens: &[u32],
         window: usize,
         windows: usize,
         sensitivity: Option<&[Vec<f32>]>,
@@ -69,7 +69,7 @@ impl Calibration {
         let windows: Vec<Vec<u32>> = tokens
             .chunks_exact(window)
             .take(windows)
-            .map(|window| window.iter().map(|&token| token.into()).collect())
+            .map(<[u32]>::to_vec)
             .collect();
         let sensitivity = channel_sensitivities(&config, sensitivity)?;
 
