@@ -5,6 +5,7 @@
 
 pub mod block;
 pub mod eval;
+pub mod fisher;
 pub mod format;
 mod gemm;
 pub mod mac;
