@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use golden::eval::{Options, perplexity};
-use golden::model::{Calibration, ConfigHints, LanguageModel, Model, QuantizedModel};
+use golden::model::{
+    Calibration, CalibrationWindows, ConfigHints, LanguageModel, Model, QuantizedModel,
+};
 use golden::quantizer::WeightOptions;
 use golden::tensors::read_tokens;
 use golden::{Scheme, Share};
@@ -60,9 +62,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let calibration = Calibration::run(
         &model,
         &read_tokens(Path::new(calibration))?,
-        model.config().context,
-        8,
+        CalibrationWindows::new(model.config().context, 8),
         None,
+        &|_, _| (),
     )?;
     println!(
         "calibrated on 8 windows in {:.1} s",

@@ -20,7 +20,7 @@ pub mod strategies;
 pub mod tensors;
 
 pub use matmul::matmul;
-pub use scheme::{Scheme, Share, ShareError};
+pub use scheme::{Scheme, Selection, Share, ShareError};
 
 /// Version of the numerics page that this crate implements; written into every packed file.
 pub const NUMERICS_VERSION: u32 = 1;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use calibration::{Calibration, Capture, GlobalPolicy};
+pub use calibration::{Calibration, CalibrationWindows, Capture, GlobalPolicy};
 pub use forward::{KvCache, Tally, Trunk, forward};
 pub use full::Model;
 pub use quantized::{QuantizedModel, QuantizedModelError};

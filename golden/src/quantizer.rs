@@ -5,6 +5,7 @@ mod stream;
 
 use half::bf16;
 
+pub(crate) use offline::thresholds;
 pub use offline::{
     Candidates, QuantizeError, QuantizedWeights, UNIFORM, WeightOptions, WeightTensor, candidates,
     choose, clipped_scale, quantize_weights,

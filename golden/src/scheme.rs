@@ -90,6 +90,45 @@ impl Scheme {
     }
 }
 
+/// How the FP8 blocks of a model are chosen, among the weights and among the activations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// One threshold on the impact score for all weights, one for all activations: FGMP.
+    #[default]
+    Global,
+    /// A threshold for each matrix and for each input of linear layers, so that each has the same share.
+    PerLayer,
+    /// At random by this seed: what any policy must beat. Activations draw positions once, not anew for each token.
+    Random(u64),
+}
+
+impl Selection {
+    /// Name as the command line writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::PerLayer => "per-layer",
+            Self::Random(_) => "random",
+        }
+    }
+
+    /// A number in [0, 1) for block `block` of tensor or site `owner`; SplitMix64 of the three.
+    pub(crate) fn random_score(seed: u64, owner: usize, block: usize) -> f64 {
+        let mut state = seed;
+        for number in [owner as u64, block as u64] {
+            state = state
+                .wrapping_add(number)
+                .wrapping_add(0x9E37_79B9_7F4A_7C15);
+            state = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            state = (state ^ state >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+            state ^= state >> 31;
+        }
+        // The upper 53 bits, which FP64 holds exactly.
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

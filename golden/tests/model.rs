@@ -13,13 +13,13 @@ use std::sync::{LazyLock, Mutex};
 use golden::eval::{Evaluation, Options, perplexity, weight_fp8_share_by_layer};
 use golden::matmul::matmul;
 use golden::model::{
-    Calibration, Capture, Config, ConfigHints, Input, KvCache, LanguageModel, Matrix, Model,
-    QuantizedModel, Site, Tally, forward,
+    Calibration, CalibrationWindows, Capture, Config, ConfigHints, Input, KvCache, LanguageModel,
+    Matrix, Model, ModelError, QuantizedModel, Site, Tally, forward,
 };
 use golden::packed::PackedFile;
 use golden::quantizer::WeightOptions;
 use golden::tensors::{RawTensor, TensorFile, read_tokens};
-use golden::{Scheme, Share};
+use golden::{Scheme, Selection, Share};
 use half::bf16;
 use serde_json::json;
 
@@ -35,8 +35,19 @@ static MODEL: LazyLock<Model> = LazyLock::new(|| {
 static VALID: LazyLock<Vec<u32>> = LazyLock::new(|| read_tokens(&models("valid.u16")).unwrap());
 static CALIBRATION: LazyLock<Calibration> = LazyLock::new(|| {
     let tokens = read_tokens(&models("calibration.u16")).unwrap();
-    Calibration::run(&*MODEL, &tokens, 512, 2, None).unwrap()
+    calibrate(&*MODEL, &tokens, 512, 2, None).unwrap()
 });
+
+fn calibrate(
+    model: &Model,
+    tokens: &[u32],
+    window: usize,
+    windows: usize,
+    sensitivity: Option<&[Vec<f32>]>,
+) -> Result<Calibration, ModelError> {
+    let windows = CalibrationWindows::new(window, windows);
+    Calibration::run(model, tokens, windows, sensitivity, &|_, _| ())
+}
 
 fn quantized(scheme: Scheme) -> QuantizedModel {
     QuantizedModel::new(&MODEL, WeightOptions::new(scheme), None, &CALIBRATION).unwrap()
@@ -334,7 +345,7 @@ fn widths_need_not_be_whole_blocks_and_heads_may_be_grouped() {
         (4, 2, 6)
     );
     let stream: Vec<u32> = (0..41).map(|i| i * 7 % 11).collect();
-    let calibration = Calibration::run(&model, &stream, 10, 4, None).unwrap();
+    let calibration = calibrate(&model, &stream, 10, 4, None).unwrap();
     let options = Options {
         window: 10,
         windows: None,
@@ -366,9 +377,8 @@ fn widths_need_not_be_whole_blocks_and_heads_may_be_grouped() {
 fn sensitivities_steer_the_choice() {
     let model = Model::from_tensors(tiny(json!({ "heads": 4 })), ConfigHints::default()).unwrap();
     let stream: Vec<u32> = (0..41).map(|i| i * 7 % 11).collect();
-    let calibrate = |sensitivity: Option<&[Vec<f32>]>| {
-        Calibration::run(&model, &stream, 10, 4, sensitivity).unwrap()
-    };
+    let calibrated =
+        |sensitivity: Option<&[Vec<f32>]>| calibrate(&model, &stream, 10, 4, sensitivity).unwrap();
     // All the weight on the last site: no other block reaches the threshold.
     let sensitivity: Vec<Vec<f32>> = model
         .config()
@@ -384,7 +394,7 @@ fn sensitivities_steer_the_choice() {
             ]
         })
         .collect();
-    let calibration = calibrate(Some(&sensitivity));
+    let calibration = calibrated(Some(&sensitivity));
     let only: BTreeMap<String, Vec<f32>> = Matrix::ALL
         .into_iter()
         .map(|m| {
@@ -413,7 +423,46 @@ fn sensitivities_steer_the_choice() {
     for (name, tensor) in quantized.packed_tensors() {
         assert_eq!(tensor.fp8_blocks() > 0, name.contains("up_proj"), "{name}");
     }
-    assert!(Calibration::run(&model, &stream, 10, 4, Some(&sensitivity[1..])).is_err());
+    assert!(calibrate(&model, &stream, 10, 4, Some(&sensitivity[1..])).is_err());
+}
+
+#[test]
+fn activations_have_a_threshold_for_each_input_or_random_positions() {
+    let model = Model::from_tensors(tiny(json!({ "heads": 4 })), ConfigHints::default()).unwrap();
+    let stream: Vec<u32> = (0..401).map(|i| i * 7 % 11).collect();
+    let calibration = calibrate(&model, &stream, 10, 40, None).unwrap();
+    let shares = |selection| -> Vec<f64> {
+        let options = WeightOptions {
+            selection,
+            ..WeightOptions::new(fgmp())
+        };
+        let quantized = QuantizedModel::new(&model, options, None, &calibration).unwrap();
+        let options = Options {
+            window: 10,
+            windows: None,
+            exits: false,
+        };
+        let tally = perplexity(&quantized, &stream, options, &|_, _| ())
+            .unwrap()
+            .tally;
+        tally
+            .blocks
+            .iter()
+            .zip(&tally.fp8_blocks)
+            .map(|(&all, &fp8)| fp8 as f64 / all as f64)
+            .collect()
+    };
+    let spread = |shares: &[f64]| {
+        shares.iter().copied().fold(0.0, f64::max) - shares.iter().copied().fold(1.0, f64::min)
+    };
+    let (global, per_layer) = (shares(Selection::Global), shares(Selection::PerLayer));
+    // The quantized model's own activations differ a little from those that were calibrated on.
+    assert!(spread(&per_layer) < 0.2, "{per_layer:?}");
+    assert!(spread(&global) > 0.5, "{global:?}");
+    // Two blocks a row or three: random positions are all or nothing.
+    let random = shares(Selection::Random(3));
+    assert_ne!(random, shares(Selection::Random(4)));
+    assert!(random.iter().all(|share| (0.0..=1.0).contains(share)));
 }
 
 #[test]
@@ -480,7 +529,7 @@ fn bad_models_and_bad_tokens_are_refused() {
         "no token behind the window"
     );
     assert_eq!(evaluate(&[1, 2, 3, 4, 5]).unwrap(), 4);
-    assert!(Calibration::run(&model, &[1, 2, 3], 4, 1, None).is_err());
+    assert!(calibrate(&model, &[1, 2, 3], 4, 1, None).is_err());
 
     let mut file = tiny(json!({ "heads": 4 }));
     let mut data = vec![0.5; 24 * 20];
@@ -490,7 +539,7 @@ fn bad_models_and_bad_tokens_are_refused() {
         RawTensor::from_f32(vec![24, 20], &data),
     );
     let broken = Model::from_tensors(file, ConfigHints::default()).unwrap();
-    let calibration = Calibration::run(&model, &[1; 8], 4, 1, None).unwrap();
+    let calibration = calibrate(&model, &[1; 8], 4, 1, None).unwrap();
     let error = QuantizedModel::new(&broken, WeightOptions::new(Scheme::Fp8), None, &calibration)
         .unwrap_err();
     assert!(
@@ -499,6 +548,6 @@ fn bad_models_and_bad_tokens_are_refused() {
             .contains("model.layers.0.self_attn.q_proj.weight: element 7"),
         "{error}"
     );
-    let error = Calibration::run(&broken, &[1; 8], 4, 1, None).unwrap_err();
+    let error = calibrate(&broken, &[1; 8], 4, 1, None).unwrap_err();
     assert!(error.to_string().contains("activations"), "{error}");
 }

@@ -14,7 +14,7 @@ use golden::quantizer::{
     WeightOptions, WeightTensor, clipped_scale, decide, quantize_weights, rescale,
 };
 use golden::requantize::{OutputScale, requantize};
-use golden::{Scheme, Share, strategies};
+use golden::{Scheme, Selection, Share, strategies};
 use half::bf16;
 use proptest::array::uniform16;
 use proptest::prelude::*;
@@ -476,4 +476,38 @@ fn thresholds_are_floored_in_the_units_of_the_hardware() {
         Policy::of_original_units(f64::MAX, scale, 1.0),
         Policy::Threshold(u64::MAX)
     );
+}
+
+#[test]
+fn thresholds_per_tensor_and_random_ones_keep_the_share_too() {
+    let (a, b) = (
+        spread(3 * 160),
+        spread(7 * 48).iter().map(|x| x * 100.0).collect::<Vec<_>>(),
+    );
+    let tensors = [weights("a", &[3, 160], &a), weights("b", &[7, 48], &b)];
+    let fp8_blocks = |selection| -> Vec<usize> {
+        let options = WeightOptions {
+            selection,
+            ..WeightOptions::new(Scheme::Fgmp {
+                fp8_share: Share::FGMP,
+            })
+        };
+        let quantized = quantize_weights(&tensors, options).unwrap();
+        quantized
+            .tensors
+            .iter()
+            .map(PackedTensor::fp8_blocks)
+            .collect()
+    };
+    // 30 blocks and 21.
+    assert_eq!(fp8_blocks(Selection::Global), [0, 15]);
+    assert_eq!(fp8_blocks(Selection::PerLayer), [9, 6]);
+    let random = fp8_blocks(Selection::Random(1));
+    assert_eq!(random.iter().sum::<usize>(), 15);
+    assert!(random[0] > 0 && random[1] > 0);
+    assert_eq!(random, fp8_blocks(Selection::Random(1)));
+    let others: Vec<_> = (2..20)
+        .map(|seed| fp8_blocks(Selection::Random(seed)))
+        .collect();
+    assert!(others.iter().any(|other| *other != random));
 }

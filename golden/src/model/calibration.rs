@@ -1,14 +1,16 @@
 //! Ranges and scores of activations, from runs in full precision.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::{Config, Input, KvCache, LanguageModel, ModelError, Site, Tally, Trunk, forward};
+use crate::format::{BLOCK, Ue4m3};
 use crate::packed::{Profile, TensorScale};
-use crate::quantizer::{ActivationQuantizer, ChannelSensitivity, Policy};
-use crate::scheme::Share;
+use crate::quantizer::{ActivationQuantizer, ChannelSensitivity, Policy, thresholds};
+use crate::scheme::{Selection, Share};
 
 /// A model that shows every input of its linear layers to a function before it runs them.
 pub struct Capture<'a, F> {
@@ -34,20 +36,43 @@ impl<F: Fn(Site, &[f32]) + Sync> LanguageModel for Capture<'_, F> {
     }
 }
 
+/// Which windows of a token stream to calibrate on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CalibrationWindows {
+    /// Tokens of a window.
+    pub window: usize,
+    /// Windows from the start of the stream that ranges are taken from, at most.
+    pub ranges: usize,
+    /// Windows from the start of the stream that scores are taken from, at most: eight bytes for each activation block.
+    pub scores: usize,
+}
+
+impl CalibrationWindows {
+    /// The first `count` windows of `window` tokens, for ranges and for scores.
+    pub const fn new(window: usize, count: usize) -> Self {
+        Self {
+            window,
+            ranges: count,
+            scores: count,
+        }
+    }
+}
+
 /// What calibration windows say about a model's activations.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Calibration {
     scales: Vec<TensorScale>,
     sensitivity: Vec<ChannelSensitivity>,
-    /// Impact scores of all blocks of all sites, in original units.
-    scores: Vec<f64>,
+    /// Impact scores of the blocks of each site, in original units.
+    scores: Vec<Vec<f64>>,
 }
 
 impl Calibration {
-    /// Runs windows of `window` tokens from the start of `tokens`, at most `windows` of them, twice: for the ranges, then for the scores.
+    /// Runs the windows for the ranges, and some of them once more for the scores.
     ///
-    /// S_a = max|x| / 448 of each site over all windows, x rounded to BF16. `sensitivity` holds one
-    /// squared gradient a channel for each site in the order of [`Site::index`]; 1 everywhere if absent.
+    /// S_a = max|x| / 448 of each site, x rounded to BF16. `sensitivity` holds one squared gradient a
+    /// channel for each site in the order of [`Site::index`]; 1 everywhere if absent. `progress` is told
+    /// how many of how many windows are done, from any thread.
     ///
     /// # Errors
     /// A token is outside the vocabulary, there is no whole window, an activation is NaN or infinite, or
@@ -55,33 +80,31 @@ impl Calibration {
     pub fn run(
         model: &dyn LanguageModel,
         tokens: &[u32],
-        window: usize,
-        windows: usize,
+        windows: CalibrationWindows,
         sensitivity: Option<&[Vec<f32>]>,
+        progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Self, ModelError> {
         let config = *model.trunk().config();
-        if window == 0 || windows == 0 || tokens.len() < window {
-            return Err(ModelError::Config(format!(
-                "calibration needs at least one window of {window} tokens, {} were given",
-                tokens.len()
-            )));
-        }
-        let windows: Vec<Vec<u32>> = tokens
-            .chunks_exact(window)
-            .take(windows)
-            .map(<[u32]>::to_vec)
-            .collect();
         let sensitivity = channel_sensitivities(&config, sensitivity)?;
-
+        let read = take_windows(tokens, windows.window, windows.ranges)?;
+        let scored = take_windows(tokens, windows.window, windows.scores)?;
+        let all = read.len() + scored.len();
+        let done = AtomicUsize::new(0);
+        let step = || progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
         let maxima = Mutex::new(vec![0f32; config.sites()]);
-        each_input(model, &windows, |_, site, x| {
-            // `f32::max` drops NaN, which must not go unseen.
-            let larger = |amax: f32, x: &f32| if x.abs() <= amax { amax } else { x.abs() };
-            let amax = bf16::from_f32(x.iter().fold(0f32, larger)).to_f32();
-            if let Ok(mut maxima) = maxima.lock() {
-                maxima[site.index(&config)] = larger(maxima[site.index(&config)], &amax);
-            }
-        })?;
+        each_input(
+            model,
+            &read,
+            |_, site, x| {
+                // `f32::max` drops NaN, which must not go unseen.
+                let larger = |amax: f32, x: &f32| if x.abs() <= amax { amax } else { x.abs() };
+                let amax = bf16::from_f32(x.iter().fold(0f32, larger)).to_f32();
+                if let Ok(mut maxima) = maxima.lock() {
+                    maxima[site.index(&config)] = larger(maxima[site.index(&config)], &amax);
+                }
+            },
+            step,
+        )?;
         let scales = maxima
             .into_inner()
             .unwrap_or_default()
@@ -92,32 +115,70 @@ impl Calibration {
                     .map_err(|e| ModelError::Config(format!("activations at {site:?}: {e}")))
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let mut calibration = Self {
+            scales,
+            sensitivity,
+            scores: Vec::new(),
+        };
+        calibration.scores = calibration.score(model, &scored, step)?;
+        Ok(calibration)
+    }
 
-        let quantizers = scales
+    /// The same ranges with scores for other sensitivities.
+    ///
+    /// # Errors
+    /// As [`Calibration::run`].
+    pub fn with_sensitivity(
+        &self,
+        model: &dyn LanguageModel,
+        tokens: &[u32],
+        windows: CalibrationWindows,
+        sensitivity: Option<&[Vec<f32>]>,
+    ) -> Result<Self, ModelError> {
+        let mut calibration = Self {
+            scales: self.scales.clone(),
+            sensitivity: channel_sensitivities(model.trunk().config(), sensitivity)?,
+            scores: Vec::new(),
+        };
+        let scored = take_windows(tokens, windows.window, windows.scores)?;
+        calibration.scores = calibration.score(model, &scored, || ())?;
+        Ok(calibration)
+    }
+
+    fn score(
+        &self,
+        model: &dyn LanguageModel,
+        windows: &[&[u32]],
+        step: impl Fn() + Sync,
+    ) -> Result<Vec<Vec<f64>>, ModelError> {
+        let config = *model.trunk().config();
+        let quantizers = self
+            .scales
             .iter()
-            .zip(&sensitivity)
+            .zip(&self.sensitivity)
             .map(|(&scale, sensitivity)| {
                 ActivationQuantizer::new(scale, sensitivity.clone(), Policy::Fp4)
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| ModelError::Config(format!("activations: {e}")))?;
-        let by_window = Mutex::new(vec![Vec::new(); windows.len()]);
-        each_input(model, &windows, |window, site, x| {
-            let quantizer = &quantizers[site.index(&config)];
-            let scores: Vec<f64> = x
-                .chunks_exact(quantizer.channels())
-                .flat_map(|row| quantizer.scores(row))
-                .collect();
-            if let Ok(mut by_window) = by_window.lock() {
-                by_window[window].extend(scores);
-            }
-        })?;
-        let scores = by_window.into_inner().unwrap_or_default().concat();
-        Ok(Self {
-            scales,
-            sensitivity,
-            scores,
-        })
+        let by_site = Mutex::new(vec![Vec::new(); config.sites()]);
+        each_input(
+            model,
+            windows,
+            |_, site, x| {
+                let index = site.index(&config);
+                let quantizer = &quantizers[index];
+                let scores: Vec<f64> = x
+                    .chunks_exact(quantizer.channels())
+                    .flat_map(|row| quantizer.scores(row))
+                    .collect();
+                if let Ok(mut by_site) = by_site.lock() {
+                    by_site[index].extend(scores);
+                }
+            },
+            step,
+        )?;
+        Ok(by_site.into_inner().unwrap_or_default())
     }
 
     /// S_a of each site, in the order of [`Site::index`].
@@ -125,12 +186,12 @@ impl Calibration {
         &self.scales
     }
 
-    /// Impact scores of all blocks, in original units.
-    pub fn scores(&self) -> &[f64] {
+    /// Impact scores of the blocks of each site, in original units and no particular order.
+    pub fn scores(&self) -> &[Vec<f64>] {
         &self.scores
     }
 
-    /// The quantizers of all sites for one global threshold.
+    /// The quantizers of all sites.
     ///
     /// # Errors
     /// A site's scale is outside the range of multipliers.
@@ -138,22 +199,58 @@ impl Calibration {
         &self,
         policy: GlobalPolicy,
     ) -> Result<Vec<ActivationQuantizer>, crate::requantize::ScaleError> {
-        let threshold = match policy {
-            GlobalPolicy::Share(share) => share.threshold(&mut self.scores.clone()),
-            GlobalPolicy::Fp8 | GlobalPolicy::Fp4 => 0.0,
+        if let GlobalPolicy::Share(share, Selection::Random(seed)) = policy {
+            return self.random_quantizers(share, seed);
+        }
+        let thresholds = match policy {
+            GlobalPolicy::Share(share, selection) => {
+                thresholds(share, selection, self.scores.clone())
+            }
+            GlobalPolicy::Fp8 | GlobalPolicy::Fp4 => vec![0.0; self.scales.len()],
         };
         self.scales
             .iter()
             .zip(&self.sensitivity)
-            .map(|(&scale, sensitivity)| {
+            .zip(thresholds)
+            .map(|((&scale, sensitivity), threshold)| {
                 let policy = match policy {
                     GlobalPolicy::Fp4 => Policy::Fp4,
-                    GlobalPolicy::Share(_) if threshold >= 0.0 => {
+                    GlobalPolicy::Share(..) if threshold >= 0.0 => {
                         Policy::of_original_units(threshold, scale, sensitivity.factor)
                     }
-                    GlobalPolicy::Fp8 | GlobalPolicy::Share(_) => Policy::Fp8,
+                    GlobalPolicy::Fp8 | GlobalPolicy::Share(..) => Policy::Fp8,
                 };
                 ActivationQuantizer::new(scale, sensitivity.clone(), policy)
+            })
+            .collect()
+    }
+
+    /// Random positions become FP8 as any unit can do it: T = 0, and F = 0 where a block is to stay FP4.
+    ///
+    /// (A block whose forms are equal stays FP4 too.)
+    fn random_quantizers(
+        &self,
+        share: Share,
+        seed: u64,
+    ) -> Result<Vec<ActivationQuantizer>, crate::requantize::ScaleError> {
+        self.scales
+            .iter()
+            .zip(&self.sensitivity)
+            .enumerate()
+            .map(|(site, (&scale, sensitivity))| {
+                let codes = (0..sensitivity.codes.len())
+                    .map(|channel| {
+                        // Sites count on from the weights' tensors, far from them.
+                        let owner = (1 << 32) + site;
+                        if Selection::random_score(seed, owner, channel / BLOCK) < share.get() {
+                            Ue4m3::ONE
+                        } else {
+                            Ue4m3::ZERO
+                        }
+                    })
+                    .collect();
+                let sensitivity = ChannelSensitivity { codes, factor: 1.0 };
+                ActivationQuantizer::new(scale, sensitivity, Policy::Threshold(0))
             })
             .collect()
     }
@@ -166,15 +263,27 @@ pub enum GlobalPolicy {
     Fp8,
     /// Every block FP4.
     Fp4,
-    /// One threshold, so that at most this share of the calibration blocks is FP8.
-    Share(Share),
+    /// So that at most this share of the calibration blocks is FP8.
+    Share(Share, Selection),
 }
 
-/// Runs all windows and shows each input with the number of its window.
+/// At most `count` windows from the start of a stream.
+fn take_windows(tokens: &[u32], window: usize, count: usize) -> Result<Vec<&[u32]>, ModelError> {
+    if window == 0 || count == 0 || tokens.len() < window {
+        return Err(ModelError::Config(format!(
+            "calibration needs at least one window of {window} tokens, {} were given",
+            tokens.len()
+        )));
+    }
+    Ok(tokens.chunks_exact(window).take(count).collect())
+}
+
+/// Runs all windows and shows each input with the number of its window; `step` is called after each.
 fn each_input(
     model: &dyn LanguageModel,
-    windows: &[Vec<u32>],
+    windows: &[&[u32]],
     see: impl Fn(usize, Site, &[f32]) + Sync,
+    step: impl Fn() + Sync,
 ) -> Result<(), ModelError> {
     windows
         .par_iter()
@@ -182,7 +291,9 @@ fn each_input(
         .try_for_each(|(index, tokens)| {
             let capture = Capture::new(model, |site: Site, x: &[f32]| see(index, site, x));
             let mut tally = Tally::new(model.trunk().config());
-            forward(&capture, tokens, &mut KvCache::new(), &mut tally, |_, _| ()).map(drop)
+            forward(&capture, tokens, &mut KvCache::new(), &mut tally, |_, _| ())?;
+            step();
+            Ok(())
         })
 }
 

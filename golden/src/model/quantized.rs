@@ -88,7 +88,7 @@ pub struct QuantizedModel {
 }
 
 impl QuantizedModel {
-    /// Quantizes the weights under one threshold and sets the activation quantizers up.
+    /// Quantizes the weights and sets the activation quantizers up.
     ///
     /// `weight_sensitivity` holds, by tensor name, the squared gradient of each weight.
     ///
@@ -127,7 +127,7 @@ impl QuantizedModel {
         let policy = match options.scheme {
             Scheme::Bf16 | Scheme::Fp8 => GlobalPolicy::Fp8,
             Scheme::Nvfp4 => GlobalPolicy::Fp4,
-            Scheme::Fgmp { fp8_share } => GlobalPolicy::Share(fp8_share),
+            Scheme::Fgmp { fp8_share } => GlobalPolicy::Share(fp8_share, options.selection),
         };
         let quantizers =
             calibration

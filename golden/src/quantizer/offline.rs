@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::block::Block;
 use crate::format::{BLOCK, E2M1_DECISION_QUARTERS, E2m1, E4m3, Ue4m3};
 use crate::packed::{PackedError, PackedTensor, Profile, TensorScale, TensorScaleError};
-use crate::scheme::Scheme;
+use crate::scheme::{Scheme, Selection, Share};
 
 /// Element sensitivities where none are known.
 pub const UNIFORM: [f64; BLOCK] = [1.0; BLOCK];
@@ -32,6 +32,8 @@ pub struct WeightOptions {
     pub clip: bool,
     /// The tensor scale's rule.
     pub profile: Profile,
+    /// How [`Scheme::Fgmp`] chooses its FP8 blocks.
+    pub selection: Selection,
 }
 
 impl WeightOptions {
@@ -41,6 +43,7 @@ impl WeightOptions {
             scheme,
             clip: false,
             profile: Profile::Fgmp,
+            selection: Selection::Global,
         }
     }
 }
@@ -204,16 +207,16 @@ const E2M1_STEPS: [u8; 7] = {
     steps
 };
 
-/// Weights quantized under one threshold.
+/// Quantized weights.
 #[derive(Clone, PartialEq, Debug)]
 pub struct QuantizedWeights {
     /// In the order of the tensors given.
     pub tensors: Vec<PackedTensor>,
-    /// The threshold on scores in original units; ∓∞ where the scheme decides alone.
-    pub threshold: f64,
+    /// For each tensor the threshold on scores in original units; ∓∞ where the scheme decides alone.
+    pub thresholds: Vec<f64>,
 }
 
-/// Quantizes all weights of a model (or any set of tensors) under one threshold.
+/// Quantizes all weights of a model (or any set of tensors).
 ///
 /// # Errors
 /// A weight is not finite, a shape and its data don't match, or the profile can't express the scheme.
@@ -232,31 +235,48 @@ pub fn quantize_weights(
             scheme: options.scheme,
         });
     }
-    let scored = tensors
+    let mut scored = tensors
         .iter()
         .map(|tensor| Scored::new(*tensor, options))
         .collect::<Result<Vec<_>, _>>()?;
-    let threshold = match options.scheme {
-        Scheme::Nvfp4 => f64::INFINITY,
-        Scheme::Fgmp { fp8_share } => {
-            let mut scores: Vec<f64> = scored
-                .iter()
-                .flat_map(|tensor| {
-                    tensor
-                        .candidates
-                        .iter()
-                        .map(|c| tensor.original_units(c.score))
-                })
-                .collect();
-            fp8_share.threshold(&mut scores)
+    if let Selection::Random(seed) = options.selection {
+        for (owner, tensor) in scored.iter_mut().enumerate() {
+            for (block, candidates) in tensor.candidates.iter_mut().enumerate() {
+                candidates.score = Selection::random_score(seed, owner, block);
+            }
         }
-        Scheme::Bf16 | Scheme::Fp8 => f64::NEG_INFINITY,
+    }
+    let thresholds = match options.scheme {
+        Scheme::Nvfp4 => vec![f64::INFINITY; scored.len()],
+        Scheme::Fgmp { fp8_share } => {
+            let scores: Vec<Vec<f64>> = scored.iter().map(|t| t.scores(options)).collect();
+            thresholds(fp8_share, options.selection, scores)
+        }
+        Scheme::Bf16 | Scheme::Fp8 => vec![f64::NEG_INFINITY; scored.len()],
     };
     let tensors = scored
         .iter()
-        .map(|tensor| tensor.pack(threshold))
+        .zip(&thresholds)
+        .map(|(tensor, &threshold)| tensor.pack(threshold, options))
         .collect::<Result<_, _>>()?;
-    Ok(QuantizedWeights { tensors, threshold })
+    Ok(QuantizedWeights {
+        tensors,
+        thresholds,
+    })
+}
+
+/// The threshold of each group of scores: its own, or the one of all together.
+pub(crate) fn thresholds(share: Share, selection: Selection, scores: Vec<Vec<f64>>) -> Vec<f64> {
+    match selection {
+        Selection::PerLayer => scores
+            .into_iter()
+            .map(|mut scores| share.threshold(&mut scores))
+            .collect(),
+        Selection::Global | Selection::Random(_) => {
+            let groups = scores.len();
+            vec![share.threshold(&mut scores.concat()); groups]
+        }
+    }
 }
 
 struct Scored<'a> {
@@ -363,22 +383,27 @@ impl<'a> Scored<'a> {
         f
     }
 
-    fn original_units(&self, score: f64) -> f64 {
-        let scale = f64::from(self.scale.get());
-        score * (scale * scale)
+    /// Scores as thresholds are compared with them: in original units, random ones as they are.
+    fn scores(&self, options: WeightOptions) -> Vec<f64> {
+        let unit = match options.selection {
+            Selection::Random(_) => 1.0,
+            Selection::Global | Selection::PerLayer => f64::from(self.scale.get()).powi(2),
+        };
+        self.candidates.iter().map(|c| c.score * unit).collect()
     }
 
-    fn pack(&self, threshold: f64) -> Result<PackedTensor, QuantizeError> {
+    fn pack(&self, threshold: f64, options: WeightOptions) -> Result<PackedTensor, QuantizeError> {
         let blocks = self
             .candidates
             .iter()
+            .zip(self.scores(options))
             .enumerate()
-            .map(|(index, candidates)| {
-                let original = Candidates {
-                    score: self.original_units(candidates.score),
+            .map(|(index, (candidates, score))| {
+                let compared = Candidates {
+                    score,
                     ..*candidates
                 };
-                choose(&self.z(index), &original, threshold)
+                choose(&self.z(index), &compared, threshold)
             });
         PackedTensor::from_blocks(self.tensor.shape, self.scale, blocks).map_err(|source| {
             QuantizeError::Packed {
