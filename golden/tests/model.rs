@@ -459,10 +459,13 @@ fn activations_have_a_threshold_for_each_input_or_random_positions() {
     // The quantized model's own activations differ a little from those that were calibrated on.
     assert!(spread(&per_layer) < 0.2, "{per_layer:?}");
     assert!(spread(&global) > 0.5, "{global:?}");
-    // Two blocks a row or three: random positions are all or nothing.
-    let random = shares(Selection::Random(3));
-    assert_ne!(random, shares(Selection::Random(4)));
-    assert!(random.iter().all(|share| (0.0..=1.0).contains(share)));
+    // The first block of each input at least, a position of its own for each seed.
+    let seeds = 40;
+    let mean = (0..seeds)
+        .flat_map(|seed| shares(Selection::Random(seed)))
+        .sum::<f64>()
+        / (seeds as usize * calibration.scales().len()) as f64;
+    assert!((0.2..0.4).contains(&mean), "{mean}");
 }
 
 #[test]
