@@ -116,8 +116,19 @@ impl Block {
     /// Bits of this block in memory, its tag included: 73 or 129.
     pub const fn bits(&self) -> u32 {
         match self {
-            Self::Fp4 { .. } => 1 + 8 + 64,
-            Self::Fp8 { .. } => 1 + 128,
+            Self::Fp4 { .. } => FP4_BITS,
+            Self::Fp8 { .. } => FP8_BITS,
         }
     }
+}
+
+/// Tag, scale and 16 E2M1 elements.
+const FP4_BITS: u32 = 1 + 8 + 64;
+/// Tag and 16 E4M3 elements.
+const FP8_BITS: u32 = 1 + 128;
+
+/// Bits of an element in memory if this share of the blocks is FP8: 8p + 4.5(1 − p) + 1/16 (numerics §2).
+pub fn bits_per_element(fp8_share: f64) -> f64 {
+    let bits = f64::from(FP8_BITS) * fp8_share + f64::from(FP4_BITS) * (1.0 - fp8_share);
+    bits / BLOCK as f64
 }

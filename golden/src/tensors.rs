@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -36,6 +36,14 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
         /// What the parser said.
+        reason: String,
+    },
+    /// The file is no token stream.
+    #[error("{}: {reason}", path.display())]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
         reason: String,
     },
     /// A tensor that was expected is not there.
@@ -342,27 +350,79 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     })
 }
 
-/// Reads a little-endian u16 token stream.
+/// The project's JSON of a safetensors file, if it has any; nothing but the header is read.
 ///
 /// # Errors
-/// The file can't be read or has an odd number of bytes.
+/// The file can't be read or its header is malformed.
+pub fn read_metadata(path: &Path) -> Result<Option<serde_json::Value>, FileError> {
+    /// The longest header that the format allows.
+    const LONGEST_HEADER: u64 = 100_000_000;
+    let malformed = |reason: String| FileError::Format {
+        path: path.into(),
+        reason,
+    };
+    let read = || -> std::io::Result<(u64, u64, Vec<u8>)> {
+        let mut file = fs::File::open(path)?;
+        let size = file.metadata()?.len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length)?;
+        let length = u64::from_le_bytes(length);
+        let mut header = Vec::new();
+        file.take(length.min(LONGEST_HEADER))
+            .read_to_end(&mut header)?;
+        Ok((size, length, header))
+    };
+    let (size, length, header) = read().map_err(|source| FileError::Read {
+        path: path.into(),
+        source,
+    })?;
+    if length > LONGEST_HEADER || header.len() as u64 != length {
+        return Err(malformed(format!(
+            "its header is said to have {length} bytes, the file has {size}"
+        )));
+    }
+    let entries: HashMap<String, serde_json::Value> = serde_json::from_slice(&header)
+        .map_err(|e| malformed(format!("its header is not a JSON object: {e}")))?;
+    entries
+        .get("__metadata__")
+        .and_then(|metadata| metadata.get(METADATA_KEY))
+        .and_then(|text| text.as_str())
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|e| FileError::Metadata {
+            path: path.into(),
+            reason: e.to_string(),
+        })
+}
+
+/// Reads a stream of little-endian tokens: of 32 bits in a `.u32` file, of 16 bits in any other.
+///
+/// # Errors
+/// The file can't be read or ends within a token.
 pub fn read_tokens(path: &Path) -> Result<Vec<u32>, FileError> {
     let bytes = fs::read(path).map_err(|source| FileError::Read {
         path: path.into(),
         source,
     })?;
-    let (tokens, []) = bytes.as_chunks::<2>() else {
-        let reason = format!(
-            "a stream of 16-bit tokens has an even number of bytes, this one has {}",
+    let partial = |bits: usize| FileError::Tokens {
+        path: path.into(),
+        reason: format!(
+            "a stream of {bits}-bit tokens has a multiple of {} bytes, this one has {}",
+            bits / 8,
             bytes.len()
-        );
-        return Err(FileError::Format {
-            path: path.into(),
-            reason,
-        });
+        ),
+    };
+    if path.extension().is_some_and(|extension| extension == "u32") {
+        let (tokens, []) = bytes.as_chunks::<4>() else {
+            return Err(partial(32));
+        };
+        return Ok(tokens.iter().map(|&t| u32::from_le_bytes(t)).collect());
+    }
+    let (tokens, []) = bytes.as_chunks::<2>() else {
+        return Err(partial(16));
     };
     Ok(tokens
         .iter()
-        .map(|&token| u16::from_le_bytes(token).into())
+        .map(|&t| u16::from_le_bytes(t).into())
         .collect())
 }

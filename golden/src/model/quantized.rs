@@ -265,6 +265,14 @@ impl QuantizedModel {
         fp8 as f64 / all as f64
     }
 
+    /// Bits of a weight as packed, scales and tags included.
+    pub fn bits_per_weight(&self) -> f64 {
+        let tensors = || self.packed_tensors().map(|(_, tensor)| tensor);
+        let elements = |tensor: &PackedTensor| (tensor.rows() * tensor.k()) as f64;
+        let bits: f64 = tensors().map(|t| t.bits_per_element() * elements(t)).sum();
+        bits / tensors().map(elements).sum::<f64>()
+    }
+
     /// The model as one packed file: matrices, the trunk's tensors verbatim, and what the online quantizers need.
     pub fn to_packed_file(&self) -> PackedFile {
         let parameters = ModelParameters {
