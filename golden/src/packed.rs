@@ -399,6 +399,17 @@ struct PackedMetadata {
     model: serde_json::Map<String, serde_json::Value>,
 }
 
+/// The project's JSON of a file that holds packed tensors of these logical shapes and no model, for who writes one by other means.
+pub fn packed_metadata(shapes: BTreeMap<String, Vec<usize>>) -> serde_json::Value {
+    let metadata = PackedMetadata {
+        numerics_version: NUMERICS_VERSION,
+        shapes,
+        model: serde_json::Map::new(),
+    };
+    // A struct of numbers, lists and strings always becomes JSON.
+    serde_json::to_value(metadata).unwrap_or_default()
+}
+
 /// A file of packed tensors, with any unquantized ones beside them.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct PackedFile {

@@ -114,7 +114,7 @@ impl Selection {
     }
 
     /// A number in [0, 1) for block `block` of tensor or site `owner`; SplitMix64 of the three.
-    pub(crate) fn random_score(seed: u64, owner: usize, block: usize) -> f64 {
+    pub fn random_score(seed: u64, owner: usize, block: usize) -> f64 {
         let mut state = seed;
         for number in [owner as u64, block as u64] {
             state = state
