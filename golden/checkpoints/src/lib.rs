@@ -1,0 +1,17 @@
+//! Model files that people have, in and out: GGUF, Hugging Face safetensors, tokenizers.
+//!
+//! A [`Checkpoint`] knows the names, shapes and types of its tensors without reading them, and gives any rows of
+//! any of them in FP32 under Hugging Face's names and in the order of rows that `golden::model` expects.
+//! Every file is taken to be hostile: nothing is allocated or read before its length allows it.
+
+mod checkpoint;
+pub mod encoding;
+mod error;
+pub mod gguf;
+mod llama;
+mod tokenizer;
+
+pub use checkpoint::{Checkpoint, TensorInfo};
+pub use encoding::Encoding;
+pub use error::CheckpointError;
+pub use tokenizer::{EncodeError, Tokenizer};
