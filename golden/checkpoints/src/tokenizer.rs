@@ -23,16 +23,24 @@ impl Tokenizer {
     /// # Errors
     /// The file can't be read or is no tokenizer.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let fault = |reason: String| CheckpointError::Tokenizer {
-            path: path.into(),
-            reason,
-        };
         let bytes = fs::read(path).map_err(|source| CheckpointError::Read {
             path: path.into(),
             source,
         })?;
+        Self::parse(path, &bytes)
+    }
+
+    /// Parses the bytes of a `tokenizer.json`; `path` is only used in messages.
+    ///
+    /// # Errors
+    /// The bytes are no tokenizer.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let fault = |reason: String| CheckpointError::Tokenizer {
+            path: path.into(),
+            reason,
+        };
         let mut json: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|e| fault(e.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|e| fault(e.to_string()))?;
         // What a file says of padding and cutting is about batches, not about text as it stands.
         if let Some(object) = json.as_object_mut() {
             object.insert("truncation".into(), serde_json::Value::Null);
