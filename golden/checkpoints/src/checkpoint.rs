@@ -1,17 +1,22 @@
 //! A checkpoint: its tensors by name, its configuration and its tokenizer, read from disk only as far as asked.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use golden::format::{BLOCK, Ue4m3};
 use golden::model::ConfigHints;
-use golden::tensors::{RawTensor, TensorFile};
+use golden::packed::{PackedTensor, TensorScale};
+use golden::tensors::{FileError, METADATA_KEY, RawTensor, TensorFile};
+use safetensors::Dtype;
 
-use crate::encoding::Encoding;
+use crate::encoding::{self, Encoding};
 use crate::error::CheckpointError;
-use crate::gguf::{Header, Value};
+use crate::gguf::{self, Header, Value};
+use crate::huggingface::{self, Configuration, Index, Part, SafeTensor};
 use crate::llama::{self, Role, Rows, interleaved_row};
 use crate::tokenizer::{self, GgufVocabulary, Tokenizer};
 
@@ -55,8 +60,23 @@ struct Stored {
     offset: u64,
     /// Width of the heads whose rows are interleaved.
     interleaved: Option<usize>,
-    /// What every decoded element is multiplied with.
-    factor: Option<f32>,
+    scaling: Scaling,
+}
+
+/// What decoded elements are multiplied with.
+#[derive(Clone, Debug)]
+enum Scaling {
+    /// Nothing.
+    None,
+    /// All with the same.
+    Number(f32),
+    /// Each row with one element of this tensor.
+    Rows(Box<Stored>),
+    /// Each block of 16 with one E4M3 element of a tensor (rows × blocks of a row), and all with S.
+    Blocks {
+        scales: Box<Stored>,
+        tensor: TensorScale,
+    },
 }
 
 impl Stored {
@@ -64,6 +84,14 @@ impl Stored {
         match self.info.rows() as u64 {
             0 => 0,
             rows => self.info.bytes / rows,
+        }
+    }
+
+    /// The safetensors type in which the elements can be handed on as they are stored.
+    fn plain(&self) -> Option<Dtype> {
+        match self.scaling {
+            Scaling::None => self.info.stored.plain(),
+            _ => None,
         }
     }
 }
@@ -101,23 +129,318 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a `.gguf` file.
+    /// Opens a `.gguf` file, a `.safetensors` file, a `model.safetensors.index.json` with its shards beside it, or a
+    /// folder that holds one of these. `config.json` and `tokenizer.json` are taken from beside safetensors files.
     ///
     /// # Errors
-    /// The file can't be read or is not well-formed. A well-formed file of a model that is not supported opens,
+    /// A file can't be read or is not well-formed. Well-formed files of a model that is not supported open,
     /// and [`Checkpoint::hints`] says why it can't be run.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let file = open_file(path)?;
+        let path = &model_file(path)?;
+        if path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+        {
+            return Self::of_index(path);
+        }
+        let mut file = open_file(path)?;
+        let mut magic = Vec::new();
+        file.by_ref()
+            .take(gguf::MAGIC.len() as u64)
+            .read_to_end(&mut magic)
+            .map_err(|source| read_error(path, source))?;
+        if magic != gguf::MAGIC {
+            let (tensors, texts) = huggingface::safetensors_header(path)?;
+            let metadata = texts
+                .get(METADATA_KEY)
+                .map(|text| serde_json::from_str(text))
+                .transpose()
+                .map_err(|e| FileError::Metadata {
+                    path: path.clone(),
+                    reason: e.to_string(),
+                })?;
+            let tensors = tensors.into_iter().map(|tensor| (0, tensor));
+            return Self::of_safetensors(path, vec![path.clone()], tensors, metadata);
+        }
+        file.rewind().map_err(|source| read_error(path, source))?;
         let length = file
             .metadata()
             .map_err(|source| read_error(path, source))?
             .len();
         let header =
             Header::read(BufReader::new(file), length).map_err(|e| CheckpointError::Format {
-                path: path.into(),
+                path: path.clone(),
                 reason: e.to_string(),
             })?;
         Self::of_gguf(path, header)
+    }
+
+    /// The shards that an index names, each opened once.
+    fn of_index(path: &Path) -> Result<Self, CheckpointError> {
+        let index: Index = huggingface::read_json(path)?;
+        let format = |reason| CheckpointError::Format {
+            path: path.into(),
+            reason,
+        };
+        let mut files = Vec::new();
+        let mut numbers = BTreeMap::new();
+        let mut tensors = Vec::new();
+        for shard in index.weight_map.values() {
+            if numbers.contains_key(shard.as_str()) {
+                continue;
+            }
+            // A name only: an index must not lead out of its folder.
+            if Path::new(shard).file_name() != Some(OsStr::new(shard)) {
+                return Err(format(format!("shard `{shard}` is no name of a file")));
+            }
+            let file = path.with_file_name(shard);
+            let number = files.len();
+            numbers.insert(shard.as_str(), number);
+            let (found, _) = huggingface::safetensors_header(&file)?;
+            tensors.extend(
+                found
+                    .into_iter()
+                    .filter(|tensor| index.weight_map.get(&tensor.name) == Some(shard))
+                    .map(|tensor| (number, tensor)),
+            );
+            files.push(file);
+        }
+        let found: BTreeSet<&str> = tensors
+            .iter()
+            .map(|(_, tensor)| tensor.name.as_str())
+            .collect();
+        if let Some((name, shard)) = index
+            .weight_map
+            .iter()
+            .find(|(name, _)| !found.contains(name.as_str()))
+        {
+            return Err(format(format!("shard {shard} has no tensor {name}")));
+        }
+        Self::of_safetensors(path, files, tensors, None)
+    }
+
+    fn of_safetensors(
+        path: &Path,
+        files: Vec<PathBuf>,
+        tensors: impl IntoIterator<Item = (usize, SafeTensor)>,
+        metadata: Option<serde_json::Value>,
+    ) -> Result<Self, CheckpointError> {
+        let tensors = tensors
+            .into_iter()
+            .map(|(file, tensor)| {
+                let stored = Stored {
+                    file,
+                    offset: tensor.offset,
+                    interleaved: None,
+                    scaling: Scaling::None,
+                    info: TensorInfo {
+                        name: tensor.name.clone(),
+                        shape: tensor.shape,
+                        stored: match tensor.dtype {
+                            Dtype::F32 => Encoding::F32,
+                            Dtype::F16 => Encoding::F16,
+                            Dtype::BF16 => Encoding::Bf16,
+                            other => Encoding::Verbatim(other),
+                        },
+                        bytes: tensor.bytes,
+                    },
+                };
+                let rows = stored.info.rows() as u64;
+                if stored.row_bytes().checked_mul(rows) == Some(stored.info.bytes) {
+                    Ok((tensor.name, stored))
+                } else {
+                    Err(CheckpointError::Tensor {
+                        path: path.into(),
+                        name: tensor.name,
+                        reason: format!(
+                            "rows of {} elements {} are no whole bytes",
+                            stored.info.width(),
+                            stored.info.stored
+                        ),
+                    })
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        let beside = |name: &str| Some(path.with_file_name(name)).filter(|path| path.is_file());
+        let mut checkpoint = Self {
+            path: path.into(),
+            files,
+            tensors,
+            hints: Ok(ConfigHints::default()),
+            tokenizer: beside("tokenizer.json")
+                .map_or(TokenizerSource::None, TokenizerSource::File),
+            metadata,
+        };
+        // The project's own files say all of themselves.
+        if checkpoint.metadata.is_none() {
+            checkpoint.join_scales()?;
+            if let Some(config) = beside("config.json") {
+                let json = huggingface::read_json(&config)?;
+                checkpoint.hints = huggingface::configuration(&json)
+                    .and_then(|configuration| checkpoint.configure(configuration))
+                    .map_err(|reason| format!("{}: {reason}", config.display()));
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Joins weights with their scales, by the names that compressed-tensors and modelopt give them.
+    fn join_scales(&mut self) -> Result<(), CheckpointError> {
+        let names: Vec<String> = self.tensors.keys().cloned().collect();
+        for name in names {
+            if let Some(stem) = name.strip_suffix(".weight_packed") {
+                let global = self.one_number(&format!("{stem}.weight_global_scale"))?;
+                self.join_blocks(&name, stem, 1.0 / global)?;
+            } else if let Some(stem) = name.strip_suffix(".weight") {
+                let scale = format!("{stem}.weight_scale");
+                match self.stored(&name)?.info.stored {
+                    Encoding::Verbatim(Dtype::U8) if self.tensors.contains_key(&scale) => {
+                        let factor = self.one_number(&format!("{stem}.weight_scale_2"))?;
+                        self.join_blocks(&name, stem, factor)?;
+                    }
+                    Encoding::Verbatim(Dtype::F8_E4M3) if self.tensors.contains_key(&scale) => {
+                        self.join_rows(&name, &scale)?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The one number of a tensor, which is then taken out.
+    fn one_number(&mut self, name: &str) -> Result<f32, CheckpointError> {
+        let stored = self.stored(name)?;
+        if stored.info.rows().checked_mul(stored.info.width()) != Some(1) {
+            return Err(self.fault(
+                name,
+                format!("expected one number, found shape {:?}", stored.info.shape),
+            ));
+        }
+        let number = self.read(stored, 0..1)?.first().copied();
+        self.tensors.remove(name);
+        number.ok_or_else(|| self.fault(name, "expected one number"))
+    }
+
+    /// Makes `stem.weight` of packed E2M1 codes and the scales of their blocks.
+    fn join_blocks(&mut self, name: &str, stem: &str, factor: f32) -> Result<(), CheckpointError> {
+        let tensor = TensorScale::new(factor).map_err(|e| self.fault(name, e.to_string()))?;
+        let scale_name = format!("{stem}.weight_scale");
+        let mut codes = self.stored(name)?.clone();
+        let mut scales = self.stored(&scale_name)?.clone();
+        let [rows, width] = <[usize; 2]>::try_from(codes.info.shape.as_slice())
+            .ok()
+            .filter(|_| codes.info.stored == Encoding::Verbatim(Dtype::U8))
+            .and_then(|[rows, bytes]| Some([rows, bytes.checked_mul(2)?]))
+            .filter(|[_, width]| width.is_multiple_of(BLOCK))
+            .ok_or_else(|| {
+                self.fault(
+                    name,
+                    format!(
+                        "expected a matrix of U8 whose rows are whole blocks of 8 bytes, found {} {:?}",
+                        codes.info.stored, codes.info.shape
+                    ),
+                )
+            })?;
+        if scales.info.stored != Encoding::Verbatim(Dtype::F8_E4M3)
+            || scales.info.shape != [rows, width / BLOCK]
+        {
+            return Err(self.fault(
+                &scale_name,
+                format!(
+                    "expected F8_E4M3 {:?}, found {} {:?}",
+                    [rows, width / BLOCK],
+                    scales.info.stored,
+                    scales.info.shape
+                ),
+            ));
+        }
+        self.tensors.remove(name);
+        self.tensors.remove(&scale_name);
+        let weight = format!("{stem}.weight");
+        if self.tensors.contains_key(&weight) {
+            return Err(self.fault(&weight, "is there packed and unpacked"));
+        }
+        scales.info.stored = Encoding::E4m3;
+        codes.info = TensorInfo {
+            name: weight.clone(),
+            shape: vec![rows, width],
+            stored: Encoding::E2m1,
+            bytes: codes.info.bytes,
+        };
+        codes.scaling = Scaling::Blocks {
+            scales: Box::new(scales),
+            tensor,
+        };
+        self.tensors.insert(weight, codes);
+        Ok(())
+    }
+
+    /// Gives an FP8 weight its scale: one number, or one for each row.
+    fn join_rows(&mut self, name: &str, scale_name: &str) -> Result<(), CheckpointError> {
+        let rows = self.stored(name)?.info.rows();
+        let scales = self.stored(scale_name)?.clone();
+        let scaling = match scales.info.shape.as_slice() {
+            [] | [1] | [1, 1] => Scaling::Number(self.one_number(scale_name)?),
+            [count] | [count, 1] if *count == rows && scales.info.stored.is_float() => {
+                self.tensors.remove(scale_name);
+                let mut scales = scales;
+                scales.info.shape = vec![rows, 1];
+                Scaling::Rows(Box::new(scales))
+            }
+            shape => {
+                return Err(self.fault(
+                    scale_name,
+                    format!(
+                        "expected one float or one for each of {rows} rows, found {} {shape:?}",
+                        scales.info.stored
+                    ),
+                ));
+            }
+        };
+        if let Some(stored) = self.tensors.get_mut(name) {
+            stored.info.stored = Encoding::E4m3;
+            stored.scaling = scaling;
+        }
+        Ok(())
+    }
+
+    /// Takes a configuration, drops the tensors that the engine can do without, and checks that no other is there.
+    fn configure(&mut self, configuration: Configuration) -> Result<ConfigHints, String> {
+        const HEAD: &str = "lm_head.weight";
+        if configuration.tied {
+            self.tensors.remove(HEAD);
+        } else if !self.tensors.contains_key(HEAD)
+            && self.tensors.contains_key("model.embed_tokens.weight")
+        {
+            return Err(format!(
+                "`tie_word_embeddings` is not true, and there is no tensor {HEAD}"
+            ));
+        }
+        self.tensors
+            .retain(|name, _| huggingface::part(name) != Part::Ignored);
+        if let Some(name) = self
+            .tensors
+            .keys()
+            .find(|name| huggingface::part(name) == Part::Foreign)
+        {
+            return Err(format!(
+                "tensor {name}: a Llama model without biases and experts has none of this name"
+            ));
+        }
+        let heads = configuration.hints.heads.unwrap_or(1);
+        if let (Some(width), Some(query)) = (
+            configuration.head_width,
+            self.tensors.get("model.layers.0.self_attn.q_proj.weight"),
+        ) && width.checked_mul(heads) != Some(query.info.rows())
+        {
+            return Err(format!(
+                "{heads} heads of `head_dim` {width} contradict the {} rows of {}",
+                query.info.rows(),
+                query.info.name
+            ));
+        }
+        Ok(configuration.hints)
     }
 
     fn of_gguf(path: &Path, mut header: Header) -> Result<Self, CheckpointError> {
@@ -139,7 +462,7 @@ impl Checkpoint {
                 file: 0,
                 offset: entry.offset,
                 interleaved: None,
-                factor: None,
+                scaling: Scaling::None,
                 info: TensorInfo {
                     name: entry.name,
                     shape: entry.shape,
@@ -174,7 +497,10 @@ impl Checkpoint {
                     }
                 }
             }
-            checkpoint.tensors.insert(stored.info.name.clone(), stored);
+            let name = stored.info.name.clone();
+            if checkpoint.tensors.insert(name.clone(), stored).is_some() {
+                return Err(checkpoint.fault(&name, "two tensors have this name"));
+            }
         }
         for (name, scale) in scales {
             let factor = match checkpoint.read(&scale, 0..scale.info.rows())?.as_slice() {
@@ -187,7 +513,7 @@ impl Checkpoint {
                 }
             };
             match checkpoint.tensors.get_mut(&name) {
-                Some(stored) => stored.factor = Some(factor),
+                Some(stored) => stored.scaling = Scaling::Number(factor),
                 None => {
                     return Err(checkpoint
                         .fault(&scale.info.name, format!("scales {name}, which is missing")));
@@ -197,7 +523,12 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The path that was opened.
+    /// The files that hold the tensors.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// The model file, or the index, that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -248,6 +579,68 @@ impl Checkpoint {
         self.read(stored, rows)
     }
 
+    /// A tensor as it is stored, if it is of a plain type, or as F32.
+    ///
+    /// # Errors
+    /// There is no such tensor, or the file can't be read any more.
+    pub fn read_raw(&self, name: &str) -> Result<RawTensor, CheckpointError> {
+        self.raw(self.stored(name)?)
+    }
+
+    /// Type and bytes of what [`Checkpoint::read_raw`] gives.
+    ///
+    /// # Errors
+    /// There is no such tensor, or it is too large for memory.
+    pub fn raw_type(&self, name: &str) -> Result<(Dtype, usize), CheckpointError> {
+        let stored = self.stored(name)?;
+        let (dtype, bytes) = match stored.plain() {
+            Some(dtype) => (dtype, usize::try_from(stored.info.bytes).ok()),
+            None => (
+                Dtype::F32,
+                stored
+                    .info
+                    .rows()
+                    .checked_mul(stored.info.width())
+                    .and_then(|elements| elements.checked_mul(4)),
+            ),
+        };
+        bytes
+            .map(|bytes| (dtype, bytes))
+            .ok_or_else(|| self.fault(name, "too large for this machine's memory"))
+    }
+
+    /// A weight of an NVFP4 checkpoint with the codes and scales that the files hold; `None` for any other tensor.
+    ///
+    /// # Errors
+    /// There is no such tensor, a scale is NaN or negative, or the file can't be read any more.
+    pub fn read_packed(&self, name: &str) -> Result<Option<PackedTensor>, CheckpointError> {
+        let stored = self.stored(name)?;
+        let rows = 0..stored.info.rows();
+        let (scale, scales, payload) = match (&stored.scaling, stored.info.stored) {
+            (Scaling::Blocks { scales, tensor }, _) => (
+                *tensor,
+                self.bytes(scales, rows.clone())?,
+                // Byte for byte what a stream of FP4 blocks holds (numerics §2).
+                self.bytes(stored, rows)?,
+            ),
+            (scaling @ (Scaling::None | Scaling::Number(_)), Encoding::Nvfp4) => {
+                let factor = match scaling {
+                    Scaling::Number(factor) => *factor,
+                    _ => 1.0,
+                };
+                let scale =
+                    TensorScale::new(factor).map_err(|e| self.fault(name, e.to_string()))?;
+                let (scales, payload) = encoding::split_nvfp4(&self.bytes(stored, rows)?);
+                (scale, scales, payload)
+            }
+            _ => return Ok(None),
+        };
+        let tags = vec![0; scales.len().div_ceil(8)];
+        PackedTensor::from_streams(&stored.info.shape, scale, tags, scales, &payload)
+            .map(Some)
+            .map_err(|e| self.fault(name, e.to_string()))
+    }
+
     /// The whole model in memory: float tensors as they are stored, others as F32; the configuration in the metadata.
     ///
     /// # Errors
@@ -256,36 +649,14 @@ impl Checkpoint {
         let hints = self.hints()?;
         let mut file = TensorFile::new(&self.path);
         for (name, stored) in &self.tensors {
-            let rows = 0..stored.info.rows();
-            let raw = match stored.info.stored.plain() {
-                Some(dtype) if stored.factor.is_none() => {
-                    let mut bytes = Vec::new();
-                    self.visit_rows(stored, rows, |chunk| {
-                        bytes.extend_from_slice(chunk);
-                        true
-                    })?;
-                    RawTensor {
-                        dtype,
-                        shape: stored.info.shape.clone(),
-                        bytes,
-                    }
-                }
-                _ => RawTensor::from_f32(stored.info.shape.clone(), &self.read(stored, rows)?),
-            };
-            file.tensors.insert(name.clone(), raw);
+            file.tensors.insert(name.clone(), self.raw(stored)?);
         }
-        let mut metadata = self
-            .metadata
-            .clone()
-            .unwrap_or_else(|| serde_json::json!({}));
-        if hints != ConfigHints::default()
-            && let Some(object) = metadata.as_object_mut()
-        {
+        file.metadata = self.metadata.clone();
+        if hints != ConfigHints::default() {
             let config = serde_json::to_value(hints)
                 .map_err(|e| file.metadata_fault(format!("config: {e}")))?;
-            object.insert("config".into(), config);
+            file.metadata = Some(serde_json::json!({ "config": config }));
         }
-        file.metadata = Some(metadata);
         Ok(file)
     }
 
@@ -327,21 +698,71 @@ impl Checkpoint {
         }
     }
 
+    /// A tensor as it is stored, or as F32.
+    fn raw(&self, stored: &Stored) -> Result<RawTensor, CheckpointError> {
+        let rows = 0..stored.info.rows();
+        match stored.plain() {
+            Some(dtype) => Ok(RawTensor {
+                dtype,
+                shape: stored.info.shape.clone(),
+                bytes: self.bytes(stored, rows)?,
+            }),
+            None => Ok(RawTensor::from_f32(
+                stored.info.shape.clone(),
+                &self.read(stored, rows)?,
+            )),
+        }
+    }
+
+    /// Stored bytes of rows, in the order that the tensor has to the outside.
+    fn bytes(&self, stored: &Stored, rows: Range<usize>) -> Result<Vec<u8>, CheckpointError> {
+        let mut bytes = Vec::new();
+        self.visit_rows(stored, rows, |chunk| {
+            bytes.extend_from_slice(chunk);
+            true
+        })?;
+        Ok(bytes)
+    }
+
     fn read(&self, stored: &Stored, rows: Range<usize>) -> Result<Vec<f32>, CheckpointError> {
+        let name = &stored.info.name;
+        let width = stored.info.width();
         let mut out = Vec::new();
         rows.len()
-            .checked_mul(stored.info.width())
+            .checked_mul(width)
             .and_then(|elements| out.try_reserve_exact(elements).ok())
-            .ok_or_else(|| self.fault(&stored.info.name, "too large for this machine's memory"))?;
+            .ok_or_else(|| self.fault(name, "too large for this machine's memory"))?;
         let encoding = stored.info.stored;
-        if !self.visit_rows(stored, rows, |chunk| encoding.decode(chunk, &mut out))? {
-            return Err(self.fault(
-                &stored.info.name,
-                format!("{encoding} elements are not decoded to FP32"),
-            ));
+        if !self.visit_rows(stored, rows.clone(), |chunk| {
+            encoding.decode(chunk, &mut out)
+        })? {
+            return Err(self.fault(name, format!("{encoding} elements are not decoded to FP32")));
         }
-        if let Some(factor) = stored.factor {
-            out.iter_mut().for_each(|x| *x *= factor);
+        match &stored.scaling {
+            Scaling::None => {}
+            Scaling::Number(factor) => out.iter_mut().for_each(|x| *x *= factor),
+            Scaling::Rows(scales) => {
+                for (row, factor) in out.chunks_mut(width.max(1)).zip(self.read(scales, rows)?) {
+                    row.iter_mut().for_each(|x| *x *= factor);
+                }
+            }
+            Scaling::Blocks { scales, tensor } => {
+                let codes = self.bytes(scales, rows)?;
+                for (block, &code) in out.chunks_mut(BLOCK).zip(&codes) {
+                    let scale = Ue4m3::from_bits(code)
+                        .ok_or_else(|| {
+                            self.fault(
+                                &scales.info.name,
+                                format!("code {code:#04x} is negative or NaN"),
+                            )
+                        })?
+                        .to_f32();
+                    // The first product is exact, as in `PackedTensor::decode`.
+                    block
+                        .iter_mut()
+                        .for_each(|x| *x = *x * scale * tensor.get());
+                }
+            }
         }
         Ok(out)
     }
@@ -353,6 +774,10 @@ impl Checkpoint {
         rows: Range<usize>,
         mut visit: impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, CheckpointError> {
+        // Without elements there may be any number of rows.
+        if stored.info.bytes == 0 {
+            return Ok(stored.info.stored.is_float() || stored.info.stored.plain().is_some());
+        }
         let path = self.files.get(stored.file).unwrap_or(&self.path);
         let mut file = open_file(path)?;
         let row_bytes = stored.row_bytes();
@@ -403,6 +828,38 @@ impl Checkpoint {
             start = last;
         }
         Ok(true)
+    }
+}
+
+/// The file to open: the one given, or the model's in a folder.
+fn model_file(path: &Path) -> Result<PathBuf, CheckpointError> {
+    if !path.is_dir() {
+        return Ok(path.into());
+    }
+    for name in ["model.safetensors.index.json", "model.safetensors"] {
+        let file = path.join(name);
+        if file.is_file() {
+            return Ok(file);
+        }
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(|source| read_error(path, source))? {
+        let file = entry.map_err(|source| read_error(path, source))?.path();
+        if file.extension().is_some_and(|extension| {
+            extension.eq_ignore_ascii_case("gguf") || extension.eq_ignore_ascii_case("safetensors")
+        }) {
+            found.push(file);
+        }
+    }
+    match found.as_slice() {
+        [file] => Ok(file.clone()),
+        files => Err(CheckpointError::Format {
+            path: path.into(),
+            reason: format!(
+                "expected model.safetensors.index.json, model.safetensors or one .safetensors or .gguf file, found {} such files",
+                files.len()
+            ),
+        }),
     }
 }
 

@@ -4,13 +4,14 @@
 
 use std::fmt;
 
+use golden::format::{BLOCK, E2m1, E4m3};
 use half::f16;
 use safetensors::Dtype;
 
 /// Elements of a super-block of ggml's `_K` types.
 const SUPER: usize = 256;
 
-/// Type of the stored elements.
+/// Type of the stored elements. ggml's are decoded with their scales.
 ///
 /// A row is a whole number of blocks; [`Encoding::block`] says how many elements and bytes one has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +42,10 @@ pub enum Encoding {
     Mxfp4,
     /// ggml: 4 blocks of 16 × E2M1, each with a UE4M3 scale.
     Nvfp4,
+    /// Hugging Face: 16 × E2M1, the element of the lower index in the low nibble; scales in a tensor of their own.
+    E2m1,
+    /// Hugging Face: E4M3; scales in a tensor of their own.
+    E4m3,
     /// A safetensors type that is not decoded to FP32.
     Verbatim(Dtype),
 }
@@ -135,6 +140,8 @@ impl Encoding {
             Self::Q6K => (SUPER, 210),
             Self::Mxfp4 => (32, 17),
             Self::Nvfp4 => (64, 36),
+            Self::E2m1 => (BLOCK, BLOCK / 2),
+            Self::E4m3 => (1, 1),
             // Sub-byte types: two elements of 4 bits or four of 6 bits.
             Self::Verbatim(dtype) => match dtype.bitsize() {
                 4 => (2, 1),
@@ -154,7 +161,12 @@ impl Encoding {
             .flatten()
     }
 
-    /// The safetensors type of elements that are plain floats.
+    /// Whether elements are decoded to FP32.
+    pub const fn is_float(self) -> bool {
+        !matches!(self, Self::Verbatim(_))
+    }
+
+    /// The safetensors type in which elements can be handed on as they are stored.
     pub const fn plain(self) -> Option<Dtype> {
         match self {
             Self::F32 => Some(Dtype::F32),
@@ -165,7 +177,7 @@ impl Encoding {
         }
     }
 
-    /// Appends the decoded elements of whole blocks; what is no whole block at the end is passed over.
+    /// Appends the decoded elements of whole blocks, without scales that other tensors hold; what is no whole block at the end is passed over.
     ///
     /// False, and nothing is appended, if this type is not decoded to FP32.
     pub fn decode(self, bytes: &[u8], out: &mut Vec<f32>) -> bool {
@@ -185,6 +197,8 @@ impl Encoding {
             Self::Q6K => blocks::<210, SUPER>(bytes, out, q6_k),
             Self::Mxfp4 => blocks::<17, 32>(bytes, out, mxfp4),
             Self::Nvfp4 => blocks::<36, 64>(bytes, out, nvfp4),
+            Self::E2m1 => blocks::<{ BLOCK / 2 }, BLOCK>(bytes, out, e2m1),
+            Self::E4m3 => plain(bytes, out, |[code]| E4m3::from_bits(code).to_f32()),
             Self::Verbatim(_) => return false,
         }
         true
@@ -207,6 +221,8 @@ impl fmt::Display for Encoding {
             Self::Q6K => "Q6_K",
             Self::Mxfp4 => "MXFP4",
             Self::Nvfp4 => "NVFP4",
+            Self::E2m1 => "E2M1",
+            Self::E4m3 => "F8_E4M3",
             Self::Verbatim(dtype) => return write!(f, "{dtype:?}"),
         };
         f.write_str(name)
@@ -226,6 +242,13 @@ fn blocks<const B: usize, const N: usize>(
     for block in bytes.as_chunks::<B>().0 {
         decode(block, &mut values);
         out.extend_from_slice(&values);
+    }
+}
+
+fn e2m1(block: &[u8; BLOCK / 2], y: &mut [f32; BLOCK]) {
+    for ([low, high], &byte) in y.as_chunks_mut::<2>().0.iter_mut().zip(block) {
+        *low = E2m1::from_low_nibble(byte).to_f32();
+        *high = E2m1::from_low_nibble(byte >> 4).to_f32();
     }
 }
 
@@ -387,4 +410,37 @@ fn nvfp4(block: &[u8; 36], y: &mut [f32; 64]) {
         let d = half_ue4m3(scale);
         nibbles(bytes, y, |_, q| DOUBLED_E2M1[usize::from(q)] * d);
     }
+}
+
+/// Scales and payload of ggml's NVFP4 blocks as streams of FP4 blocks hold them (numerics §2).
+///
+/// ggml reads a NaN scale as 0 and so does this.
+pub(crate) fn split_nvfp4(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut scales, mut payload) = (Vec::new(), Vec::new());
+    for block in bytes.as_chunks::<36>().0 {
+        let (codes, quants) = block.split_at(4);
+        scales.extend(
+            codes
+                .iter()
+                .map(|&code| if code == 0x7f { 0 } else { code }),
+        );
+        for bytes in quants.as_chunks::<8>().0 {
+            // From elements j and j + 8 in byte j to 2i and 2i + 1 in byte i.
+            payload.extend(
+                bytes
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|[a, b]| a & 0x0f | b << 4),
+            );
+            payload.extend(
+                bytes
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|[a, b]| a >> 4 | b & 0xf0),
+            );
+        }
+    }
+    (scales, payload)
 }

@@ -8,6 +8,7 @@ mod checkpoint;
 pub mod encoding;
 mod error;
 pub mod gguf;
+mod huggingface;
 mod llama;
 mod tokenizer;
 
