@@ -346,7 +346,7 @@ fn quantization_supported(config: &Fields<'_>) -> Result<(), String> {
             }
         }
         "modelopt" | "modelopt_fp4" => match config.text("quant_algo")? {
-            None | Some("NVFP4" | "FP8" | "MIXED_PRECISION") => Ok(()),
+            None | Some("NVFP4" | "W4A16_NVFP4" | "FP8" | "MIXED_PRECISION") => Ok(()),
             Some(algorithm) => refuse(format!("algorithm `{algorithm}`")),
         },
         // One scale for each weight, or for each of its rows; blocks of 128 × 128 are refused where their scale is met.

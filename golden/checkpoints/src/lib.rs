@@ -1,4 +1,4 @@
-//! Model files that people have, in and out: GGUF, Hugging Face safetensors, tokenizers.
+//! Model files that people have, in and out: GGUF, Hugging Face safetensors, NVFP4 checkpoints, tokenizers.
 //!
 //! A [`Checkpoint`] knows the names, shapes and types of its tensors without reading them, and gives any rows of
 //! any of them in FP32 under Hugging Face's names and in the order of rows that `golden::model` expects.
@@ -10,6 +10,7 @@ mod error;
 pub mod gguf;
 mod huggingface;
 mod llama;
+pub mod nvfp4;
 mod tokenizer;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
