@@ -15,6 +15,7 @@ pub mod packed;
 pub mod quantizer;
 pub mod requantize;
 mod scheme;
+mod simd;
 #[cfg(feature = "strategies")]
 pub mod strategies;
 pub mod tensors;

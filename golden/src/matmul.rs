@@ -77,14 +77,7 @@ pub fn matmul(w: &PackedTensor, a: &PackedTensor) -> Result<Product, MatmulError
         .filter(|&elements| elements <= isize::MAX as usize / size_of::<Accumulator>())
         .ok_or(MatmulError::TooLarge { rows, columns })?;
 
-    let widen = |tensor: &PackedTensor| {
-        tensor
-            .unscaled_values()
-            .into_iter()
-            .map(f64::from)
-            .collect::<Vec<_>>()
-    };
-    let (w_values, a_values) = (widen(w), widen(a));
+    let (w_values, a_values) = (w.unscaled_values_f64(), a.unscaled_values_f64());
     let k = w.row_blocks() * BLOCK;
     if !f64_is_exact(&w_values, &a_values, k) {
         return Ok(matmul_integer(w, a));

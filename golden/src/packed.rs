@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::NUMERICS_VERSION;
 use crate::block::{Block, PackedBlock};
 use crate::format::{BLOCK, E2M1, E4M3, Ue4m3};
+use crate::simd::decode;
 use crate::tensors::{FileError, RawTensor, TensorFile};
 
 /// How a tensor's scale follows from its largest magnitude.
@@ -142,6 +143,89 @@ pub struct PackedTensor {
     blocks: usize,
 }
 
+/// The three streams while blocks are added to them.
+#[derive(Clone, Default)]
+pub(crate) struct StreamBuilder {
+    tags: Vec<u8>,
+    scales: Vec<u8>,
+    payload: Vec<u64>,
+    blocks: usize,
+}
+
+impl StreamBuilder {
+    /// With room for this many blocks.
+    pub(crate) fn with_capacity(blocks: usize) -> Self {
+        Self {
+            tags: Vec::with_capacity(blocks.div_ceil(8)),
+            scales: Vec::with_capacity(blocks),
+            payload: Vec::with_capacity(2 * blocks),
+            blocks: 0,
+        }
+    }
+
+    /// FP4 blocks by their scales and words, which are equally many.
+    pub(crate) fn of_fp4(scales: Vec<u8>, payload: Vec<u64>) -> Self {
+        Self {
+            tags: vec![0; scales.len().div_ceil(8)],
+            blocks: scales.len(),
+            scales,
+            payload,
+        }
+    }
+
+    #[inline(always)]
+    fn push_tag(&mut self, fp8: bool) {
+        if self.blocks.is_multiple_of(8) {
+            self.tags.push(0);
+        }
+        if let Some(byte) = self.tags.last_mut() {
+            *byte |= u8::from(fp8) << (self.blocks % 8);
+        }
+        self.blocks += 1;
+    }
+
+    /// Adds an FP4 block; `scale` is at most 0x7E.
+    #[inline(always)]
+    pub(crate) fn push_fp4(&mut self, scale: u8, word: u64) {
+        self.push_tag(false);
+        self.scales.push(scale);
+        self.payload.push(word);
+    }
+
+    /// Adds an FP8 block.
+    #[inline(always)]
+    pub(crate) fn push_fp8(&mut self, words: [u64; 2]) {
+        self.push_tag(true);
+        self.payload.extend_from_slice(&words);
+    }
+
+    /// Adds any block.
+    pub(crate) fn push(&mut self, block: &Block) {
+        let packed = block.pack();
+        let low = packed.payload as u64;
+        if packed.tag {
+            self.push_fp8([low, (packed.payload >> 64) as u64]);
+        } else {
+            self.push_fp4(packed.scale, low);
+        }
+    }
+
+    /// Adds another's blocks; fast where this one's are a multiple of 8.
+    pub(crate) fn append(&mut self, other: &Self) {
+        if self.blocks.is_multiple_of(8) {
+            self.tags.extend_from_slice(&other.tags);
+            self.blocks += other.blocks;
+        } else {
+            for index in 0..other.blocks {
+                let byte = other.tags.get(index / 8).copied().unwrap_or_default();
+                self.push_tag(byte >> (index % 8) & 1 == 1);
+            }
+        }
+        self.scales.extend_from_slice(&other.scales);
+        self.payload.extend_from_slice(&other.payload);
+    }
+}
+
 /// Rows, blocks a row, and blocks, if none is zero and the padded elements can be counted in memory.
 fn block_counts(shape: &[usize]) -> Option<(usize, usize, usize)> {
     let (&k, outer) = shape.split_last()?;
@@ -167,45 +251,47 @@ impl PackedTensor {
         scale: TensorScale,
         blocks: impl IntoIterator<Item = Block>,
     ) -> Result<Self, PackedError> {
+        let mut streams = StreamBuilder::default();
+        for block in blocks {
+            streams.push(&block);
+        }
+        Self::from_builder(shape, scale, streams)
+    }
+
+    /// Takes blocks in row-major order that are packed already.
+    ///
+    /// # Errors
+    /// As [`from_blocks`](Self::from_blocks).
+    pub(crate) fn from_builder(
+        shape: &[usize],
+        scale: TensorScale,
+        streams: StreamBuilder,
+    ) -> Result<Self, PackedError> {
         let (_, _, expected) =
             block_counts(shape).ok_or_else(|| PackedError::Shape(shape.into()))?;
-        let mut tensor = Self {
-            shape: shape.into(),
-            scale,
-            tags: Vec::new(),
-            scales: Vec::new(),
-            payload: Vec::new(),
-            blocks: 0,
-        };
-        for block in blocks {
-            tensor.push(&block);
-        }
-        if tensor.blocks != expected {
+        let StreamBuilder {
+            tags,
+            scales,
+            payload,
+            blocks,
+        } = streams;
+        if blocks != expected {
             return Err(PackedError::Blocks {
                 shape: shape.into(),
                 expected,
-                found: tensor.blocks,
+                found: blocks,
             });
         }
+        let tensor = Self {
+            shape: shape.into(),
+            scale,
+            tags,
+            scales,
+            payload,
+            blocks,
+        };
         tensor.check_padding()?;
         Ok(tensor)
-    }
-
-    fn push(&mut self, block: &Block) {
-        let packed = block.pack();
-        if self.blocks.is_multiple_of(8) {
-            self.tags.push(0);
-        }
-        if let Some(byte) = self.tags.last_mut() {
-            *byte |= u8::from(packed.tag) << (self.blocks % 8);
-        }
-        self.payload.push(packed.payload as u64);
-        if packed.tag {
-            self.payload.push((packed.payload >> 64) as u64);
-        } else {
-            self.scales.push(packed.scale);
-        }
-        self.blocks += 1;
     }
 
     /// Takes streams as files hold them, and checks all of them.
@@ -374,18 +460,41 @@ impl PackedTensor {
             .filter_map(|packed| Block::unpack(&packed).ok())
     }
 
+    fn streams(&self) -> decode::Streams<'_> {
+        decode::Streams {
+            tags: &self.tags,
+            scales: &self.scales,
+            payload: &self.payload,
+        }
+    }
+
     /// Values without the tensor's scale, rows padded to whole blocks; exact.
     pub fn unscaled_values(&self) -> Vec<f32> {
-        self.blocks().flat_map(|block| block.values()).collect()
+        let mut values = vec![0.0; self.blocks * BLOCK];
+        decode::to_f32(self.streams(), 1.0, values.as_chunks_mut().0);
+        values
+    }
+
+    /// [`unscaled_values`](Self::unscaled_values) in FP64, for exact products.
+    pub fn unscaled_values_f64(&self) -> Vec<f64> {
+        let mut values = vec![0.0; self.blocks * BLOCK];
+        decode::to_f64(self.streams(), values.as_chunks_mut().0);
+        values
     }
 
     /// The tensor in FP32, each value RNE_FP32(S · value), padding dropped.
     pub fn decode(&self) -> Vec<f32> {
-        let padded = self.row_blocks() * BLOCK;
-        self.unscaled_values()
-            .chunks(padded)
-            .flat_map(|row| row.iter().take(self.k()).map(|value| value * self.scale.0))
-            .collect()
+        let mut values = vec![0.0; self.blocks * BLOCK];
+        decode::to_f32(self.streams(), self.scale.0, values.as_chunks_mut().0);
+        let (k, padded) = (self.k(), self.row_blocks() * BLOCK);
+        if k != padded {
+            // Rows move towards the start, the first stays.
+            for row in 1..self.rows() {
+                values.copy_within(row * padded..row * padded + k, row * k);
+            }
+            values.truncate(self.rows() * k);
+        }
+        values
     }
 }
 

@@ -1,11 +1,10 @@
 //! Weights: quantized once, with FP64 scores and one threshold for a whole model (numerics §3).
 
-use rayon::prelude::*;
-
 use crate::block::Block;
 use crate::format::{BLOCK, E2M1_DECISION_QUARTERS, E2m1, E4m3, Ue4m3};
 use crate::packed::{PackedError, PackedTensor, Profile, TensorScale, TensorScaleError};
 use crate::scheme::{Scheme, Selection, Share};
+use crate::simd::weights as kernels;
 
 /// Element sensitivities where none are known.
 pub const UNIFORM: [f64; BLOCK] = [1.0; BLOCK];
@@ -301,12 +300,12 @@ impl<'a> Scored<'a> {
         if elements != Some(tensor.data.len()) || tensor.shape.is_empty() {
             return Err(length("elements", tensor.data.len()));
         }
-        if let Some((index, &value)) = tensor
-            .data
-            .iter()
-            .enumerate()
-            .find(|(_, value)| !value.is_finite())
-        {
+        let amax = f32::from_bits(kernels::largest_bits(tensor.data));
+        if !amax.is_finite() {
+            let mut elements = tensor.data.iter().enumerate();
+            let (index, &value) = elements
+                .find(|(_, value)| !value.is_finite())
+                .unwrap_or((0, &amax));
             return Err(QuantizeError::NonFinite {
                 tensor: name(),
                 index,
@@ -318,7 +317,9 @@ impl<'a> Scored<'a> {
                 return Err(length("sensitivities", sensitivity.len()));
             }
             let bad = |f: &f32| !f.is_finite() || *f < 0.0;
-            if let Some((index, &value)) = sensitivity.iter().enumerate().find(|(_, f)| bad(f)) {
+            if !kernels::are_sensitivities(sensitivity)
+                && let Some((index, &value)) = sensitivity.iter().enumerate().find(|(_, f)| bad(f))
+            {
                 return Err(QuantizeError::Sensitivity {
                     tensor: name(),
                     index,
@@ -326,7 +327,6 @@ impl<'a> Scored<'a> {
                 });
             }
         }
-        let amax = tensor.data.iter().fold(0f32, |amax, x| amax.max(x.abs()));
         let scale =
             TensorScale::of_amax(amax, options.profile).map_err(|source| QuantizeError::Scale {
                 tensor: name(),
@@ -337,50 +337,20 @@ impl<'a> Scored<'a> {
             scale,
             candidates: Vec::new(),
         };
-        scored.candidates = (0..scored.block_count())
-            .into_par_iter()
-            .map(|block| candidates(&scored.z(block), &scored.sensitivity(block), options.clip))
-            .collect();
+        let decided = match options.scheme {
+            Scheme::Fp8 => true,
+            Scheme::Nvfp4 => !options.clip,
+            Scheme::Bf16 | Scheme::Fgmp { .. } => false,
+        };
+        if !decided {
+            let (data, sensitivity) = (tensor.data, tensor.sensitivity);
+            scored.candidates = kernels::score(data, sensitivity, scored.k(), scale, options.clip);
+        }
         Ok(scored)
     }
 
     fn k(&self) -> usize {
         self.tensor.shape.last().copied().unwrap_or_default()
-    }
-
-    fn block_count(&self) -> usize {
-        self.tensor.data.len().checked_div(self.k()).unwrap_or(0) * self.k().div_ceil(BLOCK)
-    }
-
-    /// The part of `values` that block `block` covers: at most 16, fewer at the end of a row.
-    fn slice<'v>(&self, values: &'v [f32], block: usize) -> &'v [f32] {
-        let row_blocks = self.k().div_ceil(BLOCK);
-        let (row, column) = (block / row_blocks, block % row_blocks * BLOCK);
-        let end = (column + BLOCK).min(self.k());
-        values
-            .get(row * self.k() + column..row * self.k() + end)
-            .unwrap_or_default()
-    }
-
-    /// x / S in FP32, zero-padded.
-    fn z(&self, block: usize) -> [f32; BLOCK] {
-        let mut z = [0.0; BLOCK];
-        for (z, x) in z.iter_mut().zip(self.slice(self.tensor.data, block)) {
-            *z = x / self.scale.get();
-        }
-        z
-    }
-
-    fn sensitivity(&self, block: usize) -> [f64; BLOCK] {
-        let Some(sensitivity) = self.tensor.sensitivity else {
-            return UNIFORM;
-        };
-        // Padding is exact in both formats, whatever its sensitivity.
-        let mut f = UNIFORM;
-        for (f, &given) in f.iter_mut().zip(self.slice(sensitivity, block)) {
-            *f = given.into();
-        }
-        f
     }
 
     /// Scores as thresholds are compared with them: in original units, random ones as they are.
@@ -393,19 +363,22 @@ impl<'a> Scored<'a> {
     }
 
     fn pack(&self, threshold: f64, options: WeightOptions) -> Result<PackedTensor, QuantizeError> {
-        let blocks = self
-            .candidates
-            .iter()
-            .zip(self.scores(options))
-            .enumerate()
-            .map(|(index, (candidates, score))| {
-                let compared = Candidates {
-                    score,
-                    ..*candidates
+        let (data, k) = (self.tensor.data, self.k());
+        let streams = match options.scheme {
+            Scheme::Fp8 => kernels::pack_fp8(data, k, self.scale),
+            Scheme::Nvfp4 if !options.clip => {
+                kernels::pack_fp4(data, k, self.scale).unwrap_or_default()
+            }
+            _ => {
+                let chosen = |(candidates, score): (&Candidates, f64)| {
+                    (!candidates.nan && score <= threshold).then_some(candidates.scale)
                 };
-                choose(&self.z(index), &compared, threshold)
-            });
-        PackedTensor::from_blocks(self.tensor.shape, self.scale, blocks).map_err(|source| {
+                let scores = self.scores(options);
+                let choices: Vec<_> = self.candidates.iter().zip(scores).map(chosen).collect();
+                kernels::pack(data, k, self.scale, &choices)
+            }
+        };
+        PackedTensor::from_builder(self.tensor.shape, self.scale, streams).map_err(|source| {
             QuantizeError::Packed {
                 tensor: self.tensor.name.into(),
                 source,

@@ -1,14 +1,13 @@
 //! Activations by the row: the same bits as [`rescale`](super::rescale) and [`decide`](super::decide), fast.
 
-use std::sync::LazyLock;
-
 use half::bf16;
 use serde::{Deserialize, Serialize};
 
 use super::{Decision, InputScale, SCORE_UNIT_EXPONENT, decide, rescale};
 use crate::block::Block;
 use crate::format::{BLOCK, E4M3, Ue4m3, exp2};
-use crate::packed::TensorScale;
+use crate::packed::{PackedError, PackedTensor, StreamBuilder, TensorScale};
+use crate::simd::activations::{self as kernels, Decider};
 
 /// What decides an activation block's format, if it holds no NaN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -190,47 +189,98 @@ impl ActivationQuantizer {
     /// `row` has [`channels`](Self::channels), `values` [`padded`](Self::padded) elements; what is missing is not touched.
     pub fn quantize_row(&self, row: &[f32], values: &mut [f64]) -> usize {
         let mut fp8_blocks = 0;
-        let blocks = values
-            .as_chunks_mut::<BLOCK>()
-            .0
-            .iter_mut()
-            .zip(&self.sensitivity_units);
-        for (index, ((out, f), x)) in blocks.zip(row.chunks(BLOCK)).enumerate() {
-            let x = padded_block(x);
-            let analysis = analyse(&x, self.m.get(), f)
-                .filter(|a| a.score_is_exact() || self.policy == Policy::Fp8);
-            let Some(analysis) = analysis else {
-                let block = self.block(index, &x.map(bf16::from_f32));
+        let out = values.as_chunks_mut().0;
+        self.for_each_part(row, |first, x| {
+            let decider = self.decider();
+            let f = self.sensitivity_units.get(first..).unwrap_or_default();
+            let Some(out) = out.get_mut(first..) else {
+                return x.len();
+            };
+            let done = kernels::values(decider, x, f, out, &mut fp8_blocks);
+            if let (Some(x), Some(out)) = (x.get(done), out.get_mut(done)) {
+                let block = self.block(first + done, &x.map(bf16::from_f32));
                 *out = block.values().map(f64::from);
                 fp8_blocks += usize::from(block.is_fp8());
-                continue;
-            };
-            let fp8 = match self.policy {
-                Policy::Fp8 => true,
-                Policy::Fp4 => false,
-                Policy::Threshold(threshold) => analysis.score as u64 > threshold,
-            };
-            fp8_blocks += usize::from(fp8);
-            *out = if fp8 { analysis.fp8 } else { analysis.fp4 }.map(f64::from);
-        }
+            }
+            done + 1
+        });
         fp8_blocks
+    }
+
+    /// Rounds rows to BF16 and quantizes them into the streams that hardware gets: [rows, [`channels`](Self::channels)].
+    ///
+    /// # Errors
+    /// `rows` is empty, or not made of whole rows.
+    pub fn pack(&self, rows: &[f32]) -> Result<PackedTensor, PackedError> {
+        let channels = self.channels().max(1);
+        let shape = [rows.len() / channels, channels];
+        if !rows.len().is_multiple_of(channels) {
+            return Err(PackedError::Shape(vec![rows.len()]));
+        }
+        let mut streams = StreamBuilder::with_capacity(shape[0] * self.sensitivity_units.len());
+        for row in rows.chunks(channels) {
+            self.for_each_part(row, |first, x| {
+                let f = self.sensitivity_units.get(first..).unwrap_or_default();
+                let done = kernels::pack(self.decider(), x, f, &mut streams);
+                if let Some(x) = x.get(done) {
+                    streams.push(&self.block(first + done, &x.map(bf16::from_f32)));
+                }
+                done + 1
+            });
+        }
+        PackedTensor::from_builder(&shape, self.scale, streams)
+    }
+
+    /// Calls `f` with the first block's index and with blocks until it has done all; `f` says how many it did. The last one is zero-padded.
+    fn for_each_part(&self, row: &[f32], mut f: impl FnMut(usize, &[[f32; BLOCK]]) -> usize) {
+        let (whole, rest) = row.as_chunks::<BLOCK>();
+        let mut first = 0;
+        while let Some(blocks) = whole.get(first..).filter(|blocks| !blocks.is_empty()) {
+            first += f(first, blocks);
+        }
+        if !rest.is_empty() {
+            f(whole.len(), &[padded_block(rest)]);
+        }
+    }
+
+    /// The policy as the kernels take it.
+    fn decider(&self) -> Decider {
+        /// Integers below it are exact in FP64.
+        const EXACT: f64 = exp2(53);
+        let (threshold, undecided) = match self.policy {
+            Policy::Fp8 => (-1.0, f64::INFINITY),
+            Policy::Fp4 => (f64::INFINITY, f64::INFINITY),
+            // A score that isn't exact is above such a threshold.
+            Policy::Threshold(threshold) if (threshold as f64) < EXACT => {
+                (threshold as f64, f64::INFINITY)
+            }
+            // No exact score is above such a threshold.
+            Policy::Threshold(_) => (f64::INFINITY, EXACT),
+        };
+        Decider {
+            m: self.m.get(),
+            threshold,
+            undecided,
+        }
     }
 
     /// Impact scores of a row's blocks in original units: × S_a²·factor.
     pub fn scores<'a>(&'a self, row: &'a [f32]) -> impl Iterator<Item = f64> + 'a {
         let scale = f64::from(self.scale.get());
         let unit = exp2(SCORE_UNIT_EXPONENT) * self.sensitivity.factor * (scale * scale);
-        row.chunks(BLOCK)
-            .zip(&self.sensitivity_units)
-            .enumerate()
-            .map(move |(index, (x, f))| {
-                let x = padded_block(x);
-                let score = match analyse(&x, self.m.get(), f).filter(Analysis::score_is_exact) {
-                    Some(analysis) => analysis.score,
-                    None => self.decide(index, &x.map(bf16::from_f32)).score as f64,
-                };
-                score * unit
-            })
+        let mut scores = vec![0.0; row.len().div_ceil(BLOCK)];
+        self.for_each_part(row, |first, x| {
+            let f = self.sensitivity_units.get(first..).unwrap_or_default();
+            let Some(out) = scores.get_mut(first..) else {
+                return x.len();
+            };
+            let done = kernels::scores(self.m.get(), x, f, out);
+            if let (Some(x), Some(out)) = (x.get(done), out.get_mut(done)) {
+                *out = self.decide(first + done, &x.map(bf16::from_f32)).score as f64;
+            }
+            done + 1
+        });
+        scores.into_iter().map(move |score| score * unit)
     }
 }
 
@@ -240,93 +290,4 @@ fn padded_block(x: &[f32]) -> [f32; BLOCK] {
         *padded = *x;
     }
     block
-}
-
-/// Both forms of a block without NaN, decoded, and its score in units of 2⁻²⁹.
-struct Analysis {
-    fp4: [f32; BLOCK],
-    fp8: [f32; BLOCK],
-    score: f64,
-}
-
-impl Analysis {
-    /// Terms and partial sums are integers, so that FP64 is exact as long as the sum is below 2⁵³.
-    fn score_is_exact(&self) -> bool {
-        self.score < exp2(53)
-    }
-}
-
-/// The block scale for each BF16 amax up to 448.
-static SCALES: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let largest = bf16::from_f32(E4M3.max as f32).to_bits();
-    (0..=largest)
-        .map(|bits| Ue4m3::of_amax(bf16::from_bits(bits).to_f32()).to_bits())
-        .collect()
-});
-
-/// RNE to BF16 on the bits of a number that is not NaN.
-fn round_to_bf16(x: f32) -> f32 {
-    let bits = x.to_bits();
-    f32::from_bits(bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
-}
-
-/// The loops are straight-line code over arrays of 16, so that the compiler vectorises them. `None` if there is a NaN.
-///
-/// Subnormals need no flush here: no code sees them (numerics §3).
-fn analyse(x: &[f32; BLOCK], m: f32, f: &[f64; BLOCK]) -> Option<Analysis> {
-    let max = E4M3.max as f32;
-    let mut z = [0f32; BLOCK];
-    let mut nan = 0u32;
-    for (z, &x) in z.iter_mut().zip(x) {
-        let product = round_to_bf16(x) * m;
-        nan |= u32::from(x.is_nan()) | u32::from(product.is_nan());
-        let rounded = round_to_bf16(product);
-        let above = if rounded > max { max } else { rounded };
-        *z = if above < -max { -max } else { above };
-    }
-    if nan != 0 {
-        return None;
-    }
-    let magnitude = z.map(f32::abs);
-    // Bits of non-negative numbers are ordered as the numbers.
-    let amax = magnitude.iter().fold(0, |amax, z| z.to_bits().max(amax));
-    let scale = Ue4m3::from_bits(*SCALES.get((amax >> 16) as usize)?)?.to_f32();
-
-    let mut fp8 = [0f32; BLOCK];
-    for (fp8, &a) in fp8.iter_mut().zip(&magnitude) {
-        let bits = a.to_bits();
-        // Four significant bits; 20 of FP32's 23 mantissa bits go.
-        let normal = f32::from_bits((bits + 0x7_FFFF + (bits >> 20 & 1)) & 0xFFF0_0000);
-        // FP32's unit at 2¹⁴ is the subnormal step 2⁻⁹.
-        let subnormal = (a + 16384.0) - 16384.0;
-        *fp8 = if a < 1.0 / 64.0 { subnormal } else { normal };
-    }
-    let mut fp4 = [0f32; BLOCK];
-    for (fp4, &a) in fp4.iter_mut().zip(&magnitude) {
-        // Decision points times scale are exact: 3 × 4 significant bits. Ties go to the even code.
-        let step = |up: bool, height: f32| if up { height } else { 0.0 };
-        let q = step(a > 0.25 * scale, 0.5)
-            + step(a >= 0.75 * scale, 0.5)
-            + step(a > 1.25 * scale, 0.5)
-            + step(a >= 1.75 * scale, 0.5)
-            + step(a > 2.5 * scale, 1.0)
-            + step(a >= 3.5 * scale, 1.0)
-            + step(a > 5.0 * scale, 2.0);
-        *fp4 = q * scale;
-    }
-    let mut terms = [0f64; BLOCK];
-    for (((term, fp4), fp8), f) in terms.iter_mut().zip(&fp4).zip(&fp8).zip(f) {
-        // In units of 2⁻¹⁰; the sign cancels.
-        let excess = f64::from((fp4 - fp8) * 1024.0);
-        *term = excess * excess * f;
-    }
-    for ((fp4, fp8), z) in fp4.iter_mut().zip(&mut fp8).zip(&z) {
-        *fp4 = fp4.copysign(*z);
-        *fp8 = fp8.copysign(*z);
-    }
-    Some(Analysis {
-        fp4,
-        fp8,
-        score: terms.iter().sum(),
-    })
 }

@@ -1,0 +1,251 @@
+//! Weights: scores and packed streams of many blocks.
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::block::{
+    amax_bits, for_each_block, fp4_magnitudes, fp4_word, fp8_magnitudes, fp8_words, scale_code,
+    scale_value,
+};
+use super::clip;
+use crate::format::{BLOCK, Ue4m3};
+use crate::packed::{StreamBuilder, TensorScale};
+use crate::quantizer::{Candidates, UNIFORM};
+
+/// Bits of the largest magnitude in `data`, 0 for none; those of infinity or above if an element is not finite.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2+fma"))]
+pub(crate) fn largest_bits(data: &[f32]) -> u32 {
+    let (blocks, rest) = data.as_chunks::<32>();
+    let mut lanes = [0u32; 32];
+    for block in blocks {
+        for (lane, x) in lanes.iter_mut().zip(block) {
+            *lane = (*lane).max(x.abs().to_bits());
+        }
+    }
+    let lanes = lanes.into_iter();
+    lanes
+        .chain(rest.iter().map(|x| x.abs().to_bits()))
+        .fold(0, u32::max)
+}
+
+/// Whether all are finite and none is below zero.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2+fma"))]
+pub(crate) fn are_sensitivities(data: &[f32]) -> bool {
+    let bad = |f: &f32| u32::from(!(*f >= 0.0 && *f <= f32::MAX));
+    let (blocks, rest) = data.as_chunks::<32>();
+    let mut lanes = [0u32; 32];
+    for block in blocks {
+        for (lane, f) in lanes.iter_mut().zip(block) {
+            *lane |= bad(f);
+        }
+    }
+    lanes
+        .into_iter()
+        .chain(rest.iter().map(bad))
+        .all(|bad| bad == 0)
+}
+
+/// x / S in FP32.
+#[inline(always)]
+fn divided(x: &[f32; BLOCK], scale: f32) -> [f32; BLOCK] {
+    let mut z = *x;
+    for z in &mut z {
+        *z /= scale;
+    }
+    z
+}
+
+#[inline(always)]
+fn candidates(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK], clip: bool) -> Candidates {
+    let plain = scale_code(f32::from_bits(amax_bits(z)));
+    let code = if clip {
+        clip::search(z, sensitivity, plain).to_bits()
+    } else {
+        plain
+    };
+    let (fp4, fp8) = (fp4_magnitudes(z, scale_value(code)), fp8_magnitudes(z));
+    let mut terms = [0f64; BLOCK];
+    for (((term, fp4), fp8), f) in terms.iter_mut().zip(fp4).zip(fp8).zip(sensitivity) {
+        // Multiples of 2⁻¹⁰ up to 2688 of the same sign: exact in FP32.
+        let excess = f64::from(fp4 - fp8);
+        *term = f * (excess * excess);
+    }
+    Candidates {
+        scale: Ue4m3::from_bits(code).unwrap_or(Ue4m3::MAX),
+        score: terms.iter().fold(0.0, |sum, term| sum + term),
+        nan: false,
+    }
+}
+
+/// Scores rows of `k` finite elements; as many blocks as `out` takes.
+///
+/// `sensitivity`, if any, is as long as `data`.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2+fma"))]
+fn score_chunk(
+    data: &[f32],
+    sensitivity: Option<&[f32]>,
+    k: usize,
+    scale: f32,
+    clip: bool,
+    out: &mut [Candidates],
+) {
+    let mut out = out.iter_mut();
+    if let Some(sensitivity) = sensitivity {
+        let pairs = data.chunks(k.max(1)).zip(sensitivity.chunks(k.max(1)));
+        for (data, sensitivity) in pairs {
+            let mut f = sensitivity.chunks(BLOCK);
+            for_each_block(data, k, |x| {
+                let mut padded = UNIFORM;
+                for (padded, &given) in padded.iter_mut().zip(f.next().unwrap_or_default()) {
+                    *padded = given.into();
+                }
+                if let Some(out) = out.next() {
+                    *out = candidates(&divided(x, scale), &padded, clip);
+                }
+            });
+        }
+    } else {
+        for_each_block(data, k, |x| {
+            if let Some(out) = out.next() {
+                *out = candidates(&divided(x, scale), &UNIFORM, clip);
+            }
+        });
+    }
+}
+
+/// Quantizes rows of `k` elements to FP4 with scales of amax. Returns [`largest_bits`] of `data`; what is not finite has no codes.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2+fma"))]
+fn pack_fp4_chunk(
+    data: &[f32],
+    k: usize,
+    scale: f32,
+    scales: &mut [u8],
+    payload: &mut [u64],
+) -> u32 {
+    let mut out = scales.iter_mut().zip(payload);
+    let mut largest = 0;
+    for_each_block(data, k, |x| {
+        if let Some((code, word)) = out.next() {
+            let z = divided(x, scale);
+            let amax = amax_bits(x);
+            largest = largest.max(amax);
+            // Division by one number is monotone, so that this is the largest quotient.
+            *code = scale_code(f32::from_bits(amax) / scale);
+            *word = fp4_word(&z, scale_value(*code));
+        }
+    });
+    largest
+}
+
+/// Quantizes rows of `k` finite elements to the formats chosen: FP4 with this scale, or FP8.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2+fma"))]
+fn pack_chunk(
+    data: &[f32],
+    k: usize,
+    scale: f32,
+    choices: &[Option<Ue4m3>],
+    streams: &mut StreamBuilder,
+) {
+    let mut choices = choices.iter();
+    for_each_block(data, k, |x| {
+        let z = divided(x, scale);
+        match choices.next() {
+            Some(Some(scale)) => {
+                streams.push_fp4(scale.to_bits(), fp4_word(&z, scale.to_f32()));
+            }
+            Some(None) => streams.push_fp8(fp8_words(&z)),
+            None => {}
+        }
+    });
+}
+
+/// How rows are dealt out to threads: elements and blocks of a part, and elements of a row within it. Parts are made of 8 blocks at least,
+/// so that no byte of tags is shared.
+fn parts(k: usize) -> (usize, usize, usize) {
+    /// Enough for a part to be worth a task: 1/4 MiB of weights.
+    const BLOCKS: usize = 4096;
+    if k.is_multiple_of(BLOCK) {
+        // Without padding rows don't matter.
+        (BLOCKS * BLOCK, BLOCKS, BLOCKS * BLOCK)
+    } else {
+        let row_blocks = k.div_ceil(BLOCK);
+        let rows = BLOCKS.div_ceil(row_blocks).next_multiple_of(8);
+        (rows * k, rows * row_blocks, k)
+    }
+}
+
+/// Blocks of rows of `k` elements.
+fn block_count(elements: usize, k: usize) -> usize {
+    elements.checked_div(k).unwrap_or_default() * k.div_ceil(BLOCK)
+}
+
+/// Scores whole rows of `k` finite elements under tensor scale S = `scale`; `sensitivity`, if any, is as long as `data`.
+pub(crate) fn score(
+    data: &[f32],
+    sensitivity: Option<&[f32]>,
+    k: usize,
+    scale: TensorScale,
+    clip: bool,
+) -> Vec<Candidates> {
+    let none = Candidates {
+        scale: Ue4m3::ZERO,
+        score: 0.0,
+        nan: false,
+    };
+    let mut candidates = vec![none; block_count(data.len(), k)];
+    let (elements, blocks, k) = parts(k);
+    candidates
+        .par_chunks_mut(blocks)
+        .enumerate()
+        .for_each(|(part, out)| {
+            let range = part * elements..((part + 1) * elements).min(data.len());
+            let data = data.get(range.clone()).unwrap_or_default();
+            let sensitivity = sensitivity.and_then(|all| all.get(range));
+            score_chunk(data, sensitivity, k, scale.get(), clip, out);
+        });
+    candidates
+}
+
+/// Quantizes whole rows of `k` finite elements to the formats chosen: FP4 with this scale, or FP8.
+pub(crate) fn pack(
+    data: &[f32],
+    k: usize,
+    scale: TensorScale,
+    choices: &[Option<Ue4m3>],
+) -> StreamBuilder {
+    let (elements, blocks, k) = parts(k);
+    let parts: Vec<StreamBuilder> = data
+        .par_chunks(elements.max(1))
+        .zip(choices.par_chunks(blocks.max(1)))
+        .map(|(data, choices)| {
+            let mut streams = StreamBuilder::with_capacity(choices.len());
+            pack_chunk(data, k, scale.get(), choices, &mut streams);
+            streams
+        })
+        .collect();
+    let mut all = StreamBuilder::with_capacity(choices.len());
+    for part in &parts {
+        all.append(part);
+    }
+    all
+}
+
+/// Quantizes whole rows of `k` finite elements to FP8.
+pub(crate) fn pack_fp8(data: &[f32], k: usize, scale: TensorScale) -> StreamBuilder {
+    pack(data, k, scale, &vec![None; block_count(data.len(), k)])
+}
+
+/// Quantizes whole rows of `k` elements to FP4 with scales of amax; `None` if one is not finite.
+pub(crate) fn pack_fp4(data: &[f32], k: usize, scale: TensorScale) -> Option<StreamBuilder> {
+    let count = block_count(data.len(), k);
+    let (mut scales, mut payload) = (vec![0; count], vec![0; count]);
+    let (elements, blocks, k) = parts(k);
+    let largest = data
+        .par_chunks(elements.max(1))
+        .zip(scales.par_chunks_mut(blocks.max(1)))
+        .zip(payload.par_chunks_mut(blocks.max(1)))
+        .map(|((data, scales), payload)| pack_fp4_chunk(data, k, scale.get(), scales, payload))
+        .max();
+    let finite = largest.is_none_or(|bits| f32::from_bits(bits).is_finite());
+    finite.then(|| StreamBuilder::of_fp4(scales, payload))
+}
