@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use golden::{Scheme, Share};
+use golden::{Scheme, Selection, Share};
 use hdl::config::ArrayConfig;
 
 /// An open generator of mixed FP4/FP8 accelerator hardware and the bit-exact model of it.
@@ -67,6 +67,15 @@ pub enum Command {
     /// Open FPGA boards
     #[command(after_help = "Example: fgmp board list")]
     Board(Board),
+    /// Mean squared loss gradients of weights and of activations by channel
+    #[command(
+        after_help = "Example: fgmp fisher model.gguf --tokens text.txt --windows 160 -o fisher.safetensors\n\n\
+                      An interrupted run goes on where it stopped when the same command is given again."
+    )]
+    Fisher(Fisher),
+    /// Tables and plots
+    #[command(after_help = "Example: fgmp report quant base-4 --windows 20 -o report")]
+    Report(Report),
 }
 
 /// Which model, and what its file does not say of it.
@@ -84,12 +93,110 @@ pub struct ModelArguments {
     /// Tokens of a window
     #[arg(long, value_name = "N", value_parser = positive)]
     pub context: Option<usize>,
-    /// Tokens to calibrate activation ranges and the threshold on (u16 file; default: the embedded stream)
+    /// Tokenizer of text files (default: the one that comes with the model)
+    #[arg(long, value_name = "tokenizer.json")]
+    pub tokenizer: Option<PathBuf>,
+    /// Tokens to calibrate activation ranges and the threshold on: text, or numbers in a .u16 or .u32 file (default: the embedded stream)
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
-    /// Windows of it to use
+    /// Windows of it to take activation ranges from
     #[arg(long, value_name = "N", default_value = "8", value_parser = positive)]
     pub calibration_windows: Option<usize>,
+    /// Windows of it to take the threshold from (default: as many, at most 12)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub score_windows: Option<usize>,
+    /// Tokens of a calibration window (default: 512, or the model's context if that is less)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub calibration_context: Option<usize>,
+    /// Squared gradients that weigh errors, as `fgmp fisher` writes them (default: all weigh the same)
+    #[arg(long, value_name = "FILE")]
+    pub fisher: Option<PathBuf>,
+}
+
+/// How FP8 blocks are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SelectionName {
+    /// One threshold for all weights, one for all activations
+    Global,
+    /// A threshold for each matrix and each input
+    PerLayer,
+    /// At random, by --seed
+    Random,
+}
+
+impl SelectionName {
+    /// The selection with a seed for the random one.
+    pub const fn selection(self, seed: u64) -> Selection {
+        match self {
+            Self::Global => Selection::Global,
+            Self::PerLayer => Selection::PerLayer,
+            Self::Random => Selection::Random(seed),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Fisher {
+    /// Model, or `shared-4x3` or `base-4` (default: shared-4x3)
+    pub input: Option<PathBuf>,
+    /// Tokens: text, or numbers in a .u16 or .u32 file (default: the embedded calibration stream)
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Windows from the start of the tokens
+    #[arg(long, value_name = "N", default_value = "32", value_parser = positive)]
+    pub windows: usize,
+    /// Tokens of a window
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
+    pub window: usize,
+    /// Squared gradients
+    #[arg(short, long, value_name = "FILE", default_value = "fisher.safetensors")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    #[command(subcommand)]
+    pub command: ReportCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReportCommand {
+    /// Perplexity against bits an element: schemes, shares and policies of one model
+    Quant(ReportQuant),
+}
+
+#[derive(Debug, Args)]
+pub struct ReportQuant {
+    /// Model, or `shared-4x3` or `base-4` (default: shared-4x3)
+    pub input: Option<PathBuf>,
+    /// Token stream: `valid`, `test` (embedded), text, or numbers in a .u16 or .u32 file
+    #[arg(long, value_name = "valid|test|FILE", default_value = "valid")]
+    pub tokens: String,
+    /// Only the first windows
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub windows: Option<usize>,
+    /// Shares of FP8 blocks to sweep, in percent
+    #[arg(
+        long,
+        value_name = "P,P,…",
+        value_delimiter = ',',
+        default_value = "0,10,20,30,50,70,100",
+        value_parser = percentage
+    )]
+    pub shares: Vec<Share>,
+    /// Share that the alternatives are compared at
+    #[arg(long, value_name = "P", default_value = "0.3", value_parser = share)]
+    pub fp8_share: Share,
+    /// Windows of the calibration stream for the Fisher pass, if --fisher gives no file
+    #[arg(long, value_name = "N", default_value = "32", value_parser = positive)]
+    pub fisher_windows: usize,
+    /// Folder of quant.md, quant.svg, quant.json and fisher.safetensors
+    #[arg(short, long, value_name = "DIR", default_value = "report")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArguments,
 }
 
 /// Which blocks are held how.
@@ -146,6 +253,9 @@ pub struct Quantize {
     /// Search each FP4 weight block's scale for the smallest error
     #[arg(long)]
     pub clip: bool,
+    /// How FP8 blocks are chosen
+    #[arg(long, value_enum, default_value_t = SelectionName::Global)]
+    pub selection: SelectionName,
     #[command(flatten)]
     pub model: ModelArguments,
 }
@@ -199,6 +309,9 @@ pub struct Eval {
     /// Search each FP4 weight block's scale for the smallest error
     #[arg(long)]
     pub clip: bool,
+    /// How FP8 blocks are chosen
+    #[arg(long, value_enum, default_value_t = SelectionName::Global)]
+    pub selection: SelectionName,
     #[command(flatten)]
     pub model: ModelArguments,
 }
@@ -332,6 +445,13 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(number) => Ok(number),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn percentage(text: &str) -> Result<Share, String> {
+    let number: f64 = text
+        .parse()
+        .map_err(|error: std::num::ParseFloatError| error.to_string())?;
+    Share::new(number / 100.0).map_err(|_| "expected 0 to 100".to_owned())
 }
 
 fn share(text: &str) -> Result<Share, String> {

@@ -5,10 +5,11 @@ mod commands;
 mod hardware;
 mod model;
 mod output;
+mod plot;
 
 use std::process::ExitCode;
 
-use arguments::{Cli, Command};
+use arguments::{Cli, Command, ReportCommand};
 use clap::Parser;
 use output::{Outcome, Output};
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     match run(cli, &output) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) => fail(&error),
     }
 }
@@ -32,14 +34,18 @@ fn run(cli: Cli, output: &Output) -> anyhow::Result<Outcome> {
     let seed = cli.global.seed;
     match cli.command {
         Command::Demo(arguments) => commands::demo::run(&arguments, seed, output),
-        Command::Quantize(arguments) => commands::quantize::run(&arguments, output),
+        Command::Quantize(arguments) => commands::quantize::run(&arguments, seed, output),
         Command::Dequantize(arguments) => commands::dequantize::run(&arguments, output),
-        Command::Eval(arguments) => commands::eval::run(&arguments, output),
+        Command::Eval(arguments) => commands::eval::run(&arguments, seed, output),
         Command::Matmul(arguments) => commands::matmul::run(&arguments, output),
         Command::Emit(arguments) => commands::emit::run(&arguments, seed, output),
         Command::Cosim(arguments) => commands::cosim::run(&arguments, seed, output),
         Command::Synth(arguments) => commands::synth::run(&arguments, output),
         Command::Board(arguments) => commands::board::run(&arguments, output),
+        Command::Fisher(arguments) => commands::fisher::run(&arguments, output),
+        Command::Report(arguments) => match &arguments.command {
+            ReportCommand::Quant(arguments) => commands::report::quant(arguments, seed, output),
+        },
     }
 }
 

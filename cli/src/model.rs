@@ -1,22 +1,35 @@
-//! The embedded model and streams, and models from files.
+//! The embedded models and streams, and models from files.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use golden::model::{Calibration, ConfigHints, LanguageModel, Model, QuantizedModel};
+use anyhow::{Context, bail};
+use checkpoints::{Checkpoint, Tokenizer};
+use golden::fisher::FisherInformation;
+use golden::model::{
+    Calibration, CalibrationWindows, ConfigHints, LanguageModel, Model, QuantizedModel,
+};
 use golden::packed::PackedFile;
 use golden::quantizer::WeightOptions;
-use golden::tensors::{TensorFile, read_tokens};
+use golden::tensors::{TensorFile, read_metadata, read_tokens};
 
 use crate::arguments::ModelArguments;
+use crate::output::Output;
 
-static MODEL: &[u8] = include_bytes!("../../models/shared-4x3.safetensors");
+static SHARED: &[u8] = include_bytes!("../../models/shared-4x3.safetensors");
+static BASE: &[u8] = include_bytes!("../../models/base-4.safetensors");
 static CALIBRATION: &[u8] = include_bytes!("../../models/calibration.u16");
 static VALID: &[u8] = include_bytes!("../../models/valid.u16");
 static TEST: &[u8] = include_bytes!("../../models/test.u16");
+static TOKENIZER: &[u8] = include_bytes!("../../models/tokenizer.json");
 
-/// How messages call the embedded model.
+/// How messages call the embedded model that commands take by default.
 pub const EMBEDDED: &str = "shared-4x3 (embedded)";
+
+/// Calibration windows that scores are taken from unless something else is asked for: eight bytes for each block.
+const SCORE_WINDOWS: usize = 12;
+
+/// Tokens of a calibration window unless something else is asked for.
+const CALIBRATION_CONTEXT: usize = 512;
 
 fn tokens_of(bytes: &[u8]) -> Vec<u32> {
     bytes
@@ -27,47 +40,78 @@ fn tokens_of(bytes: &[u8]) -> Vec<u32> {
         .collect()
 }
 
-/// A token stream: `valid`, `test` or a file.
-pub fn tokens(name: &str) -> anyhow::Result<Vec<u32>> {
-    match name {
-        "valid" => Ok(tokens_of(VALID)),
-        "test" => Ok(tokens_of(TEST)),
-        file => Ok(read_tokens(Path::new(file))?),
+/// The model that a name or a path means, and the name that messages give it.
+enum Source {
+    /// One of those in this program.
+    Embedded(&'static str, &'static [u8]),
+    /// A file or a folder.
+    File(PathBuf),
+}
+
+impl Source {
+    fn of(input: Option<&Path>) -> Self {
+        match input {
+            None => Self::Embedded(EMBEDDED, SHARED),
+            Some(path) if path.exists() => Self::File(path.to_owned()),
+            Some(path) => match path.to_str() {
+                Some("shared-4x3") => Self::Embedded(EMBEDDED, SHARED),
+                Some("base-4") => Self::Embedded("base-4 (embedded)", BASE),
+                _ => Self::File(path.to_owned()),
+            },
+        }
     }
 }
 
-/// The calibration stream of the arguments.
-pub fn calibration_tokens(arguments: &ModelArguments) -> anyhow::Result<Vec<u32>> {
-    match &arguments.calibration {
-        Some(file) => Ok(read_tokens(file)?),
-        None => Ok(tokens_of(CALIBRATION)),
+/// A model's file as it was found.
+enum Contents {
+    Tensors(TensorFile),
+    Checkpoint(Checkpoint),
+}
+
+/// Reads packed files and plain tensors whole; of checkpoints only what they hold.
+fn contents(input: Option<&Path>) -> anyhow::Result<(Contents, PathBuf)> {
+    match Source::of(input) {
+        Source::Embedded(name, bytes) => {
+            let path = PathBuf::from(name);
+            let file = TensorFile::parse(&path, bytes)?;
+            Ok((Contents::Tensors(file), path))
+        }
+        Source::File(path) => {
+            let packed = path.extension().is_some_and(|e| e == "safetensors")
+                && read_metadata(&path)?.is_some_and(|json| json.get("shapes").is_some());
+            let contents = if packed {
+                Contents::Tensors(TensorFile::open(&path)?)
+            } else {
+                Contents::Checkpoint(Checkpoint::open(&path)?)
+            };
+            Ok((contents, path))
+        }
     }
 }
 
-/// The tensors of a file, or of the embedded model; and the name that messages give them.
+/// The tensors of a file, or of an embedded model; and the name that messages give them.
 pub fn tensors(input: Option<&Path>) -> anyhow::Result<(TensorFile, PathBuf)> {
-    match input {
-        Some(path) => {
-            if path
-                .extension()
-                .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
-            {
-                anyhow::bail!(
-                    "{}: GGUF files are not read by this version; expected safetensors",
-                    path.display()
-                );
-            }
-            Ok((TensorFile::open(path)?, path.to_owned()))
+    let (contents, path) = contents(input)?;
+    let file = match contents {
+        Contents::Tensors(file) => file,
+        Contents::Checkpoint(checkpoint) => checkpoint.to_tensor_file()?,
+    };
+    Ok((file, path))
+}
+
+/// Whether there are a Llama-style model's tensors, packed ones aside.
+pub fn is_model(input: Option<&Path>) -> anyhow::Result<bool> {
+    const EMBEDDING: &str = "model.embed_tokens.weight";
+    Ok(match contents(input)?.0 {
+        Contents::Tensors(file) => {
+            !PackedFile::is_packed(&file) && file.tensors.contains_key(EMBEDDING)
         }
-        None => {
-            let path = PathBuf::from(EMBEDDED);
-            Ok((TensorFile::parse(&path, MODEL)?, path))
-        }
-    }
+        Contents::Checkpoint(checkpoint) => checkpoint.tensor(EMBEDDING).is_some(),
+    })
 }
 
 /// What the arguments say of a model's shape.
-pub fn hints(arguments: &ModelArguments) -> ConfigHints {
+fn hints(arguments: &ModelArguments) -> ConfigHints {
     ConfigHints {
         repetitions: arguments.repetitions,
         heads: arguments.heads,
@@ -77,61 +121,256 @@ pub fn hints(arguments: &ModelArguments) -> ConfigHints {
     }
 }
 
+/// Turns text into the tokens of a model.
+pub struct TokenReader {
+    tokenizer: Option<Tokenizer>,
+    /// Whether the embedded streams are in the model's vocabulary.
+    embedded: bool,
+}
+
+impl TokenReader {
+    /// A token stream: `valid`, `test`, numbers in a `.u16` or `.u32` file, or text.
+    pub fn read(&self, name: &str) -> anyhow::Result<Vec<u32>> {
+        let path = Path::new(name);
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match (name, extension) {
+            ("valid" | "test", _) if !path.exists() => {
+                self.check_embedded(name)?;
+                Ok(tokens_of(if name == "valid" { VALID } else { TEST }))
+            }
+            (_, Some("u16" | "u32")) => Ok(read_tokens(path)?),
+            _ => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("{name}: can't be read as text"))?;
+                let tokenizer = self.tokenizer.as_ref().with_context(|| {
+                    format!(
+                        "{name}: is text, and the model comes with no tokenizer; \
+                         give one with --tokenizer, or numbers in a .u16 or .u32 file"
+                    )
+                })?;
+                tokenizer
+                    .encode(&text)
+                    .with_context(|| format!("{name}: can't be tokenized"))
+            }
+        }
+    }
+
+    fn check_embedded(&self, name: &str) -> anyhow::Result<()> {
+        if self.embedded {
+            return Ok(());
+        }
+        bail!(
+            "{name}: the embedded streams are in the vocabulary of the embedded models, which this model \
+             doesn't share; give text or numbers of its own"
+        );
+    }
+
+    /// The calibration stream of the arguments.
+    fn calibration(&self, arguments: &ModelArguments) -> anyhow::Result<Vec<u32>> {
+        match &arguments.calibration {
+            Some(path) => self.read(&path.to_string_lossy()),
+            None => {
+                self.check_embedded("no --calibration is given")?;
+                Ok(tokens_of(CALIBRATION))
+            }
+        }
+    }
+}
+
+/// A model in full precision, and what commands read beside it.
+pub struct Prepared {
+    /// How messages call it.
+    pub name: String,
+    /// The model.
+    pub model: Model,
+    /// Its tokens.
+    pub reader: TokenReader,
+    /// Squared gradients, if the arguments name a file of them.
+    pub fisher: Option<FisherInformation>,
+    arguments: ModelArguments,
+}
+
+/// Ranges and scores, and whether Fisher information went into the scores.
+pub struct Calibrated {
+    /// What was found.
+    pub calibration: Calibration,
+    weighted: bool,
+}
+
+impl Prepared {
+    fn new(contents: Contents, path: &Path, arguments: &ModelArguments) -> anyhow::Result<Self> {
+        let (file, found, own_tokenizer) = match contents {
+            Contents::Tensors(file) => (file, ConfigHints::default(), None),
+            Contents::Checkpoint(checkpoint) => (
+                checkpoint.to_tensor_file()?,
+                checkpoint.hints()?,
+                checkpoint.tokenizer()?,
+            ),
+        };
+        let model = Model::from_tensors(file, hints(arguments).or(found))
+            .with_context(|| format!("{}", path.display()))?;
+        let given = match &arguments.tokenizer {
+            Some(file) => Some(Tokenizer::open(file)?),
+            None => None,
+        };
+        let embedded_vocabulary = Tokenizer::parse(Path::new("tokenizer.json"), TOKENIZER)?;
+        let tokenizer = given.or(own_tokenizer);
+        // A model without a tokenizer is taken to have been trained on the embedded streams if its vocabulary is as large.
+        let embedded =
+            tokenizer.is_none() && model.config().vocabulary == embedded_vocabulary.vocabulary();
+        let tokenizer = tokenizer.or_else(|| embedded.then_some(embedded_vocabulary));
+        let fisher = arguments
+            .fisher
+            .as_ref()
+            .map(|file| FisherInformation::open(file, model.config()))
+            .transpose()?;
+        Ok(Self {
+            name: path.display().to_string(),
+            model,
+            reader: TokenReader {
+                tokenizer,
+                embedded,
+            },
+            fisher,
+            arguments: arguments.clone(),
+        })
+    }
+
+    /// Reads a model in full precision.
+    pub fn open(input: Option<&Path>, arguments: &ModelArguments) -> anyhow::Result<Self> {
+        let (contents, path) = contents(input)?;
+        if let Contents::Tensors(file) = &contents
+            && PackedFile::is_packed(file)
+        {
+            bail!(
+                "{}: is already packed, a model in full precision is needed",
+                path.display()
+            );
+        }
+        Self::new(contents, &path, arguments)
+    }
+
+    /// The calibration stream.
+    pub fn calibration_tokens(&self) -> anyhow::Result<Vec<u32>> {
+        self.reader.calibration(&self.arguments)
+    }
+
+    /// Windows that ranges are taken from.
+    pub fn calibration_windows(&self) -> usize {
+        self.arguments.calibration_windows.unwrap_or(8)
+    }
+
+    /// Tokens of a calibration window.
+    pub fn calibration_window(&self) -> usize {
+        self.arguments
+            .calibration_context
+            .unwrap_or(CALIBRATION_CONTEXT.min(self.model.config().context))
+    }
+
+    fn windows(&self) -> CalibrationWindows {
+        let ranges = self.calibration_windows();
+        let scores = self.arguments.score_windows;
+        CalibrationWindows {
+            window: self.calibration_window(),
+            ranges,
+            scores: scores.unwrap_or(ranges.min(SCORE_WINDOWS)),
+        }
+    }
+
+    /// Ranges, and scores weighted with the Fisher information if there is any.
+    pub fn calibrate(&self, output: &Output) -> anyhow::Result<Calibrated> {
+        let tokens = self.calibration_tokens()?;
+        let progress = output.progress("calibrating", 1);
+        let calibration = Calibration::run(
+            &self.model,
+            &tokens,
+            self.windows(),
+            self.fisher.as_ref().map(|f| f.activations.as_slice()),
+            &|done, all| {
+                progress.set_length(all as u64);
+                progress.set_position(done as u64);
+            },
+        )
+        .with_context(|| {
+            let source = self.arguments.calibration.as_ref().map_or_else(
+                || {
+                    "the embedded calibration stream (give one that fits the model with --calibration)"
+                        .to_owned()
+                },
+                |path| path.display().to_string(),
+            );
+            format!("calibration on {source}")
+        })?;
+        progress.finish_and_clear();
+        Ok(Calibrated {
+            calibration,
+            weighted: self.fisher.is_some(),
+        })
+    }
+
+    /// The same ranges with scores in which all channels weigh the same.
+    pub fn unweighted(&self, calibrated: &Calibrated) -> anyhow::Result<Calibrated> {
+        let tokens = self.calibration_tokens()?;
+        let calibration =
+            calibrated
+                .calibration
+                .with_sensitivity(&self.model, &tokens, self.windows(), None)?;
+        Ok(Calibrated {
+            calibration,
+            weighted: false,
+        })
+    }
+
+    /// The model quantized; weights weigh as the calibration's activations do.
+    pub fn quantize(
+        &self,
+        options: WeightOptions,
+        calibrated: &Calibrated,
+    ) -> anyhow::Result<QuantizedModel> {
+        let fisher = self.fisher.as_ref().filter(|_| calibrated.weighted);
+        Ok(QuantizedModel::new(
+            &self.model,
+            options,
+            fisher.map(|fisher| &fisher.weights),
+            &calibrated.calibration,
+        )?)
+    }
+}
+
 /// A model as it was found.
 pub enum Found {
     /// In full precision.
-    Full(Box<Model>),
+    Full(Box<Prepared>),
     /// Already quantized.
-    Packed(Box<QuantizedModel>),
+    Packed(Box<QuantizedModel>, TokenReader),
 }
 
 /// Opens a model, packed or not.
 pub fn open(input: Option<&Path>, arguments: &ModelArguments) -> anyhow::Result<Found> {
-    let (file, path) = tensors(input)?;
-    if PackedFile::is_packed(&file) {
-        let packed = PackedFile::from_tensors(file)?;
-        Ok(Found::Packed(Box::new(QuantizedModel::from_packed_file(
-            &path, packed,
-        )?)))
-    } else {
-        let model = Model::from_tensors(file, hints(arguments))
-            .with_context(|| format!("{}", path.display()))?;
-        Ok(Found::Full(Box::new(model)))
+    let (contents, path) = contents(input)?;
+    match contents {
+        Contents::Tensors(file) if PackedFile::is_packed(&file) => {
+            let packed = PackedFile::from_tensors(file)?;
+            let model = QuantizedModel::from_packed_file(&path, packed)?;
+            let tokenizer = match &arguments.tokenizer {
+                Some(file) => Tokenizer::open(file)?,
+                None => Tokenizer::parse(Path::new("tokenizer.json"), TOKENIZER)?,
+            };
+            let embedded = arguments.tokenizer.is_none()
+                && model.trunk().config().vocabulary == tokenizer.vocabulary();
+            let reader = TokenReader {
+                tokenizer: (embedded || arguments.tokenizer.is_some()).then_some(tokenizer),
+                embedded,
+            };
+            Ok(Found::Packed(Box::new(model), reader))
+        }
+        contents => Ok(Found::Full(Box::new(Prepared::new(
+            contents, &path, arguments,
+        )?))),
     }
 }
 
-/// The embedded model in full precision.
-pub fn embedded() -> anyhow::Result<Model> {
-    let (file, _) = tensors(None)?;
-    Ok(Model::from_tensors(file, ConfigHints::default())?)
-}
-
-/// Activation ranges and scores of a model on the arguments' calibration stream.
-pub fn calibrate(model: &Model, arguments: &ModelArguments) -> anyhow::Result<Calibration> {
-    let tokens = calibration_tokens(arguments)?;
-    let windows = arguments.calibration_windows.unwrap_or(8);
-    let source = arguments.calibration.as_ref().map_or_else(
-        || {
-            "the embedded calibration stream (give one that fits the model with --calibration)"
-                .to_owned()
-        },
-        |path| path.display().to_string(),
-    );
-    Calibration::run(
-        model,
-        &tokens,
-        model.trunk().config().context,
-        windows,
-        None,
-    )
-    .with_context(|| format!("calibration on {source}"))
-}
-
-/// A model quantized with uniform sensitivity.
-pub fn quantize(
-    model: &Model,
-    options: WeightOptions,
-    calibration: &Calibration,
-) -> anyhow::Result<QuantizedModel> {
-    Ok(QuantizedModel::new(model, options, None, calibration)?)
+/// The default embedded model in full precision.
+pub fn embedded(arguments: &ModelArguments) -> anyhow::Result<Prepared> {
+    Prepared::open(None, arguments)
 }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -16,6 +17,8 @@ pub enum Outcome {
     Done,
     /// A check failed.
     CheckFailed,
+    /// The user stopped it at a point where it can go on.
+    Interrupted,
 }
 
 impl Outcome {
@@ -169,9 +172,43 @@ pub fn check_writable(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// On Ctrl-C, removes what a write in progress has left beside its target, and ends with status 130.
+/// Whether the command at hand stops by itself when it is asked to, and whether it was asked.
+static GRACEFUL: AtomicBool = AtomicBool::new(false);
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Ctrl-C as a question instead of an end, while this lives.
+pub struct Interrupt(());
+
+impl Interrupt {
+    /// The command will look at [`Interrupt::asked`] every few seconds. A second Ctrl-C ends it at once.
+    pub fn graceful() -> Self {
+        GRACEFUL.store(true, Ordering::SeqCst);
+        Self(())
+    }
+
+    /// Whether Ctrl-C was pressed.
+    pub fn asked(&self) -> bool {
+        ASKED.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        GRACEFUL.store(false, Ordering::SeqCst);
+    }
+}
+
+/// On Ctrl-C, removes what a write in progress has left beside its target, and ends with status 130; a command
+/// that can go on later is asked to stop first.
 pub fn remove_partial_files_on_interrupt() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
+        if GRACEFUL.load(Ordering::SeqCst) && !ASKED.swap(true, Ordering::SeqCst) {
+            // A closed standard error leaves nobody to tell.
+            let _ = std::io::stderr().write_all(
+                b"\nfgmp: stopping where it can go on later; Ctrl-C again ends it at once\n",
+            );
+            return;
+        }
         if let Ok(outputs) = OUTPUTS.lock() {
             for path in outputs.iter() {
                 if let Some(name) = path.file_name() {

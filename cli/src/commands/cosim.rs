@@ -45,8 +45,12 @@ struct Layers {
 }
 
 impl Layers {
-    fn find(arguments: &Cosim) -> anyhow::Result<Self> {
-        let mut tokens = model::tokens("valid")?;
+    fn find(arguments: &Cosim, output: &Output) -> anyhow::Result<Self> {
+        let prepared = model::embedded(&ModelArguments {
+            calibration_windows: Some(2),
+            ..Default::default()
+        })?;
+        let mut tokens = prepared.reader.read("valid")?;
         if arguments.layer_tokens > tokens.len() {
             anyhow::bail!(
                 "--layer-tokens {}: the stream has {} tokens",
@@ -55,24 +59,17 @@ impl Layers {
             );
         }
         tokens.truncate(arguments.layer_tokens);
-        let full = model::embedded()?;
         let matrices = arguments
             .layer
             .iter()
-            .map(|name| find_matrix(full.config(), name))
+            .map(|name| find_matrix(prepared.model.config(), name))
             .collect::<anyhow::Result<_>>()?;
-        let calibration = model::calibrate(
-            &full,
-            &ModelArguments {
-                calibration_windows: Some(2),
-                ..Default::default()
-            },
-        )?;
+        let calibrated = prepared.calibrate(output)?;
         let options = WeightOptions::new(Scheme::Fgmp {
             fp8_share: Share::FGMP,
         });
         Ok(Self {
-            model: model::quantize(&full, options, &calibration)?,
+            model: prepared.quantize(options, &calibrated)?,
             matrices,
             tokens,
         })
@@ -94,7 +91,7 @@ pub fn run(arguments: &Cosim, seed: u64, output: &Output) -> anyhow::Result<Outc
     let layers = if arguments.layer.is_empty() {
         None
     } else {
-        Some(Layers::find(arguments)?)
+        Some(Layers::find(arguments, output)?)
     };
     let hardware = Hardware::new(config, arguments.simulator, output)?;
     if let Some(seconds) = hardware.compile(output)? {

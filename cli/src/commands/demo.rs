@@ -71,7 +71,12 @@ struct Report {
 /// Runs the command.
 pub fn run(arguments: &Demo, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
     let start = Instant::now();
-    let full = model::embedded()?;
+    let calibration_windows = 8;
+    let prepared = model::embedded(&ModelArguments {
+        calibration_windows: Some(calibration_windows),
+        ..Default::default()
+    })?;
+    let full = &prepared.model;
     let config = *full.trunk().config();
     output.line(format!(
         "1. {}: {} parameters, {} layers run {} times",
@@ -81,17 +86,12 @@ pub fn run(arguments: &Demo, seed: u64, output: &Output) -> anyhow::Result<Outco
         config.repetitions
     ));
     let spinner = output.spinner("calibrating and quantizing");
-    let calibration_windows = 8;
-    let calibration = model::calibrate(
-        &full,
-        &ModelArguments {
-            calibration_windows: Some(calibration_windows),
-            ..Default::default()
-        },
-    )?;
+    let calibrated = prepared.calibrate(output)?;
     let quantize = |scheme: SchemeName| match scheme.scheme(Share::FGMP) {
         Scheme::Bf16 => Ok(None),
-        scheme => model::quantize(&full, WeightOptions::new(scheme), &calibration).map(Some),
+        scheme => prepared
+            .quantize(WeightOptions::new(scheme), &calibrated)
+            .map(Some),
     };
     let fgmp = quantize(SchemeName::Fgmp)?;
     let quantized = fgmp
@@ -115,7 +115,7 @@ pub fn run(arguments: &Demo, seed: u64, output: &Output) -> anyhow::Result<Outco
 
     let stream = Stream {
         name: "valid".to_owned(),
-        tokens: model::tokens("valid")?,
+        tokens: prepared.reader.read("valid")?,
     };
     output.line(format!(
         "\n2. perplexity with the exact arithmetic, {} windows of {}",
@@ -135,7 +135,7 @@ pub fn run(arguments: &Demo, seed: u64, output: &Output) -> anyhow::Result<Outco
         };
         let run: &dyn LanguageModel = match engine {
             Some(engine) => engine,
-            None => &full,
+            None => full,
         };
         evaluations.push(evaluate(
             run,

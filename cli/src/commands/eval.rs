@@ -1,5 +1,6 @@
 //! `fgmp eval`: perplexity with the exact arithmetic.
 
+use std::path::Path;
 use std::time::Instant;
 
 use golden::eval::{Evaluation, Options, perplexity, weight_fp8_share_by_layer};
@@ -132,29 +133,37 @@ pub const ALL: [SchemeName; 4] = [
 ];
 
 /// Runs the command.
-pub fn run(arguments: &Eval, output: &Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Eval, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
     let names: Vec<String> = if arguments.tokens.is_empty() {
         vec!["valid".into(), "test".into()]
     } else {
         arguments.tokens.clone()
     };
+    let found = model::open(arguments.input.as_deref(), &arguments.model)?;
+    let (reader, name) = match &found {
+        Found::Full(prepared) => (&prepared.reader, prepared.name.clone()),
+        Found::Packed(_, reader) => (
+            reader,
+            arguments
+                .input
+                .as_deref()
+                .unwrap_or(Path::new(model::EMBEDDED))
+                .display()
+                .to_string(),
+        ),
+    };
     let streams = names
         .into_iter()
         .map(|name| {
             Ok(Stream {
-                tokens: model::tokens(&name)?,
+                tokens: reader.read(&name)?,
                 name,
             })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let found = model::open(arguments.input.as_deref(), &arguments.model)?;
-    let name = arguments.input.as_ref().map_or_else(
-        || model::EMBEDDED.to_owned(),
-        |path| path.display().to_string(),
-    );
     let mut rows = Vec::new();
     match &found {
-        Found::Packed(quantized) => {
+        Found::Packed(quantized, _) => {
             if !arguments.scheme.is_empty() {
                 anyhow::bail!(
                     "{name}: is already quantized ({}), so --scheme can't choose; give the full-precision model",
@@ -173,7 +182,8 @@ pub fn run(arguments: &Eval, output: &Output) -> anyhow::Result<Outcome> {
                 )?);
             }
         }
-        Found::Full(full) => {
+        Found::Full(prepared) => {
+            let full = &prepared.model;
             output.line(format!(
                 "{name}: {} parameters",
                 count(full.parameters() as u64)
@@ -184,10 +194,7 @@ pub fn run(arguments: &Eval, output: &Output) -> anyhow::Result<Outcome> {
                 arguments.scheme.clone()
             };
             let calibration = if schemes.iter().any(|&scheme| scheme != SchemeName::Bf16) {
-                let spinner = output.spinner("calibrating");
-                let calibration = model::calibrate(full, &arguments.model)?;
-                spinner.finish_and_clear();
-                Some(calibration)
+                Some(prepared.calibrate(output)?)
             } else {
                 None
             };
@@ -197,16 +204,17 @@ pub fn run(arguments: &Eval, output: &Output) -> anyhow::Result<Outcome> {
                     (Some(calibration), Scheme::Fp8 | Scheme::Nvfp4 | Scheme::Fgmp { .. }) => {
                         let options = WeightOptions {
                             clip: arguments.clip,
+                            selection: arguments.selection.selection(seed),
                             ..WeightOptions::new(scheme)
                         };
-                        Some(model::quantize(full, options, calibration)?)
+                        Some(prepared.quantize(options, calibration)?)
                     }
                     _ => None,
                 };
                 for stream in &streams {
                     let engine: &dyn LanguageModel = match &quantized {
                         Some(quantized) => quantized,
-                        None => full.as_ref(),
+                        None => full,
                     };
                     rows.push(evaluate(
                         engine,

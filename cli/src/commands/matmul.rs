@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use golden::matmul::{matmul, output_scale};
-use golden::model::{Capture, Input, KvCache, LanguageModel, Matrix, Model, Site, Tally, forward};
+use golden::model::{Capture, Input, KvCache, LanguageModel, Matrix, Site, Tally, forward};
 use golden::packed::{PackedFile, PackedTensor};
 use golden::quantizer::WeightOptions;
 use golden::tensors::{RawTensor, TensorFile};
@@ -96,25 +96,22 @@ pub fn site_input(
 }
 
 /// A layer of the embedded model, quantized, and real activations for it.
-fn embedded_operands() -> anyhow::Result<[(String, PackedTensor); 2]> {
-    let full: Model = model::embedded()?;
-    let calibration = model::calibrate(
-        &full,
-        &ModelArguments {
-            calibration_windows: Some(1),
-            ..Default::default()
-        },
-    )?;
+fn embedded_operands(output: &Output) -> anyhow::Result<[(String, PackedTensor); 2]> {
+    let prepared = model::embedded(&ModelArguments {
+        calibration_windows: Some(1),
+        ..Default::default()
+    })?;
+    let calibrated = prepared.calibrate(output)?;
     let options = WeightOptions::new(Scheme::Fgmp {
         fp8_share: Share::FGMP,
     });
-    let quantized = model::quantize(&full, options, &calibration)?;
+    let quantized = prepared.quantize(options, &calibrated)?;
     let site = Site {
         repetition: 0,
         layer: 0,
         input: Input::Mlp,
     };
-    let x = site_input(&quantized, site, &model::tokens("valid")?, 64)?;
+    let x = site_input(&quantized, site, &prepared.reader.read("valid")?, 64)?;
     let activations = quantized
         .quantize_input(site, &x)
         .context("the embedded model has this site")?;
@@ -142,7 +139,7 @@ pub fn run(arguments: &Matmul, output: &Output) -> anyhow::Result<Outcome> {
     let [(weights_name, weights), (activations_name, activations)] =
         match (&arguments.weights, &arguments.activations) {
             (Some(weights), Some(activations)) => [operand(weights)?, operand(activations)?],
-            _ => embedded_operands()?,
+            _ => embedded_operands(output)?,
         };
     let product = matmul(&weights, &activations)
         .with_context(|| format!("{weights_name} x {activations_name}"))?;

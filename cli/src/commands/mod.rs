@@ -6,6 +6,8 @@ pub mod demo;
 pub mod dequantize;
 pub mod emit;
 pub mod eval;
+pub mod fisher;
 pub mod matmul;
 pub mod quantize;
+pub mod report;
 pub mod synth;

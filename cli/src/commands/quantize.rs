@@ -1,11 +1,12 @@
 //! `fgmp quantize`: models or plain tensors to packed tensors.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use golden::Scheme;
-use golden::model::Model;
+use golden::model::{Matrix, Model};
 use golden::packed::{PackedFile, PackedTensor, Profile};
 use golden::quantizer::{WeightOptions, WeightTensor, quantize_weights};
 use golden::tensors::{Tensor, TensorFile};
@@ -13,7 +14,7 @@ use safetensors::Dtype;
 use serde::Serialize;
 
 use crate::arguments::{ProfileName, Quantize, SchemeName};
-use crate::model;
+use crate::model::{self, Prepared};
 use crate::output::{Outcome, Output, check_writable, count, percent};
 
 #[derive(Serialize)]
@@ -47,9 +48,24 @@ fn mse(original: &[f32], packed: &PackedTensor) -> f64 {
     sum / original.len() as f64
 }
 
-/// Whether the tensors are those of a Llama-style model.
-fn is_model(file: &TensorFile) -> bool {
-    file.tensors.contains_key("model.embed_tokens.weight")
+/// What packed tensors are compared with.
+enum Originals {
+    Model(Box<Model>),
+    Tensors(TensorFile),
+}
+
+impl Originals {
+    fn data(&self, name: &str) -> anyhow::Result<Cow<'_, [f32]>> {
+        match self {
+            Self::Tensors(file) => Ok(Cow::Owned(file.tensor(name)?.data)),
+            Self::Model(model) => (0..model.config().layers)
+                .flat_map(|layer| Matrix::ALL.map(|matrix| (layer, matrix)))
+                .find(|(layer, matrix)| matrix.tensor_name(*layer) == name)
+                .and_then(|(layer, matrix)| model.matrix(layer, matrix))
+                .map(Cow::Borrowed)
+                .with_context(|| format!("the model has no matrix {name}")),
+        }
+    }
 }
 
 /// Whether a type holds integers or booleans, which are copied as they are.
@@ -136,7 +152,7 @@ fn quantize_tensors(
 }
 
 /// Runs the command.
-pub fn run(arguments: &Quantize, output: &Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Quantize, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
     if let Some(path) = &arguments.output {
         check_writable(path)?;
     }
@@ -146,27 +162,35 @@ pub fn run(arguments: &Quantize, output: &Output) -> anyhow::Result<Outcome> {
     let scheme = arguments.scheme.scheme(arguments.fp8_share);
     let options = WeightOptions {
         clip: arguments.clip,
+        selection: arguments.selection.selection(seed),
         profile: match arguments.profile {
             ProfileName::Fgmp => Profile::Fgmp,
             ProfileName::Nvfp4 => Profile::Nvfp4,
         },
         ..WeightOptions::new(scheme)
     };
-    let (file, path) = model::tensors(arguments.input.as_deref())?;
-    if PackedFile::is_packed(&file) {
-        bail!("{}: is already packed", path.display());
-    }
-    let originals = file.clone();
-    let spinner = output.spinner("quantizing");
-    let packed = if is_model(&file) {
-        let model = Model::from_tensors(file, model::hints(&arguments.model))
-            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-        let calibration = model::calibrate(&model, &arguments.model)?;
-        model::quantize(&model, options, &calibration)?.to_packed_file()
+    let input = arguments.input.as_deref();
+    let (packed, originals, path) = if model::is_model(input)? {
+        let prepared = Prepared::open(input, &arguments.model)?;
+        let calibrated = prepared.calibrate(output)?;
+        let spinner = output.spinner("quantizing");
+        let packed = prepared.quantize(options, &calibrated)?.to_packed_file();
+        spinner.finish_and_clear();
+        (
+            packed,
+            Originals::Model(Box::new(prepared.model)),
+            PathBuf::from(prepared.name),
+        )
     } else {
-        quantize_tensors(&file, &path, options)?
+        let (file, path) = model::tensors(input)?;
+        if PackedFile::is_packed(&file) {
+            bail!("{}: is already packed", path.display());
+        }
+        let spinner = output.spinner("quantizing");
+        let packed = quantize_tensors(&file, &path, options)?;
+        spinner.finish_and_clear();
+        (packed, Originals::Tensors(file), path)
     };
-    spinner.finish_and_clear();
 
     let tensors = packed
         .packed
@@ -179,7 +203,7 @@ pub fn run(arguments: &Quantize, output: &Output) -> anyhow::Result<Outcome> {
                 blocks: tensor.block_count(),
                 fp8_blocks: tensor.fp8_blocks(),
                 bits_per_element: tensor.bits_per_element(),
-                mse: mse(&originals.tensor(name)?.data, tensor),
+                mse: mse(&originals.data(name)?, tensor),
             })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
