@@ -12,6 +12,7 @@ pub mod mac;
 pub mod matmul;
 pub mod model;
 pub mod packed;
+pub mod profiles;
 pub mod quantizer;
 pub mod requantize;
 mod scheme;

@@ -8,20 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::NUMERICS_VERSION;
 use crate::block::{Block, PackedBlock};
-use crate::format::{BLOCK, E2M1, E4M3, Ue4m3};
+use crate::format::{BLOCK, Ue4m3};
+pub use crate::profiles::Profile;
 use crate::simd::decode;
 use crate::tensors::{FileError, RawTensor, TensorFile};
-
-/// How a tensor's scale follows from its largest magnitude.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// S = max|x| / 448, for both kinds of block.
-    #[default]
-    Fgmp,
-    /// S = max|x| / 2688, for FP4 blocks only.
-    Nvfp4,
-}
 
 /// A tensor's one FP32 scale: positive and finite.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -49,23 +39,12 @@ impl TensorScale {
         }
     }
 
-    /// The scale of a tensor whose largest magnitude is `amax`, by FP32 division.
-    ///
-    /// 1 for an all-zero tensor, and for one so small that the quotient is 0 (its elements all round to 0 then).
+    /// The scale of a tensor whose largest magnitude is `amax`: [`Profile::tensor_scale`].
     ///
     /// # Errors
-    /// `amax` is NaN, negative or infinite.
+    /// As there.
     pub fn of_amax(amax: f32, profile: Profile) -> Result<Self, TensorScaleError> {
-        let largest = match profile {
-            Profile::Fgmp => E4M3.max,
-            Profile::Nvfp4 => E4M3.max * E2M1.max,
-        };
-        let quotient = amax / largest as f32;
-        if quotient == 0.0 {
-            Ok(Self::ONE)
-        } else {
-            Self::new(quotient)
-        }
+        profile.tensor_scale(amax)
     }
 
     /// The scale.

@@ -3,6 +3,7 @@
 use crate::block::Block;
 use crate::format::{BLOCK, E2M1_DECISION_QUARTERS, E2m1, E4m3, Ue4m3};
 use crate::packed::{PackedError, PackedTensor, Profile, TensorScale, TensorScaleError};
+use crate::profiles;
 use crate::scheme::{Scheme, Selection, Share};
 use crate::simd::weights as kernels;
 
@@ -83,12 +84,18 @@ pub enum QuantizeError {
         value: f32,
     },
     /// A scheme that the profile can't express.
-    #[error("profile {profile:?} can't hold scheme {}", scheme.name())]
+    #[error("profile {} can't hold scheme {}", profile.name(), scheme.name())]
     Scheme {
         /// The profile.
         profile: Profile,
         /// The scheme.
         scheme: Scheme,
+    },
+    /// A scale to be searched under a profile that says what it is.
+    #[error("profile {} chooses the scales of blocks itself; they can't be searched", profile.name())]
+    Clip {
+        /// The profile.
+        profile: Profile,
     },
     /// A tensor that can't be scaled.
     #[error("tensor {tensor}: {source}")]
@@ -234,6 +241,11 @@ pub fn quantize_weights(
             scheme: options.scheme,
         });
     }
+    if options.clip && options.profile.is_recipe() {
+        return Err(QuantizeError::Clip {
+            profile: options.profile,
+        });
+    }
     let mut scored = tensors
         .iter()
         .map(|tensor| Scored::new(*tensor, options))
@@ -280,6 +292,7 @@ pub(crate) fn thresholds(share: Share, selection: Selection, scores: Vec<Vec<f64
 
 struct Scored<'a> {
     tensor: WeightTensor<'a>,
+    amax: f32,
     scale: TensorScale,
     candidates: Vec<Candidates>,
 }
@@ -334,6 +347,7 @@ impl<'a> Scored<'a> {
             })?;
         let mut scored = Self {
             tensor,
+            amax,
             scale,
             candidates: Vec::new(),
         };
@@ -367,7 +381,7 @@ impl<'a> Scored<'a> {
         let streams = match options.scheme {
             Scheme::Fp8 => kernels::pack_fp8(data, k, self.scale),
             Scheme::Nvfp4 if !options.clip => {
-                kernels::pack_fp4(data, k, self.scale).unwrap_or_default()
+                profiles::blocks(data, k, options.profile, self.amax, self.scale)
             }
             _ => {
                 let chosen = |(candidates, score): (&Candidates, f64)| {

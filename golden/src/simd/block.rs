@@ -39,7 +39,7 @@ const E4M3_CODE_OFFSET: u32 = (127 - E4M3.bias as u32) << 3;
 
 /// Bits of the largest magnitude; those of an infinity or NaN are above all others.
 #[inline(always)]
-pub(super) fn amax_bits(z: &[f32; BLOCK]) -> u32 {
+pub(crate) fn amax_bits(z: &[f32; BLOCK]) -> u32 {
     // Bits of non-negative numbers are ordered as the numbers.
     let mut lanes = [0u32; 8];
     for half in z.as_chunks::<8>().0 {
@@ -84,7 +84,7 @@ static SCALE_VALUES: [f32; 256] = {
 
 /// Value of a scale's code.
 #[inline(always)]
-pub(super) fn scale_value(code: u8) -> f32 {
+pub(crate) fn scale_value(code: u8) -> f32 {
     SCALE_VALUES[usize::from(code)]
 }
 
@@ -117,7 +117,7 @@ fn climb<T: Add<Output = T>>(magnitude: f32, d: &Decisions, step: impl Fn(bool, 
 
 /// Payload of an FP4 block: the 16 codes of `E2m1::quantize_scaled`, element 0 in the lowest nibble. NaN is taken for a number.
 #[inline(always)]
-pub(super) fn fp4_word(z: &[f32; BLOCK], scale: f32) -> u64 {
+pub(crate) fn fp4_word(z: &[f32; BLOCK], scale: f32) -> u64 {
     let d = decisions(scale);
     let mut nibbles = [0u32; BLOCK];
     for ((nibble, z), shift) in nibbles.iter_mut().zip(z).zip(SHIFTS) {
@@ -208,7 +208,7 @@ pub(super) fn fp8_words(z: &[f32; BLOCK]) -> [u64; 2] {
 ///
 /// Zero is `T`'s default; `rest` elements that fill no row are a row of their own.
 #[inline(always)]
-pub(super) fn for_each_block<T: Copy + Default>(
+pub(crate) fn for_each_block<T: Copy + Default>(
     data: &[T],
     k: usize,
     mut f: impl FnMut(&[T; BLOCK]),

@@ -1,5 +1,7 @@
 //! Weights: scores and packed streams of many blocks.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -235,17 +237,31 @@ pub(crate) fn pack_fp8(data: &[f32], k: usize, scale: TensorScale) -> StreamBuil
     pack(data, k, scale, &vec![None; block_count(data.len(), k)])
 }
 
-/// Quantizes whole rows of `k` elements to FP4 with scales of amax; `None` if one is not finite.
-pub(crate) fn pack_fp4(data: &[f32], k: usize, scale: TensorScale) -> Option<StreamBuilder> {
+/// Makes FP4 blocks of whole rows of `k` elements: `fill` gets a part of the rows, the elements of a row within it, and a scale and a word
+/// for each of its blocks to write.
+pub(crate) fn fill_fp4(
+    data: &[f32],
+    k: usize,
+    fill: impl Fn(&[f32], usize, &mut [u8], &mut [u64]) + Sync,
+) -> StreamBuilder {
     let count = block_count(data.len(), k);
     let (mut scales, mut payload) = (vec![0; count], vec![0; count]);
     let (elements, blocks, k) = parts(k);
-    let largest = data
-        .par_chunks(elements.max(1))
+    data.par_chunks(elements.max(1))
         .zip(scales.par_chunks_mut(blocks.max(1)))
         .zip(payload.par_chunks_mut(blocks.max(1)))
-        .map(|((data, scales), payload)| pack_fp4_chunk(data, k, scale.get(), scales, payload))
-        .max();
-    let finite = largest.is_none_or(|bits| f32::from_bits(bits).is_finite());
-    finite.then(|| StreamBuilder::of_fp4(scales, payload))
+        .for_each(|((data, scales), payload)| fill(data, k, scales, payload));
+    StreamBuilder::of_fp4(scales, payload)
+}
+
+/// Quantizes whole rows of `k` elements to FP4 with scales of amax; `None` if one is not finite.
+pub(crate) fn pack_fp4(data: &[f32], k: usize, scale: TensorScale) -> Option<StreamBuilder> {
+    let largest = AtomicU32::new(0);
+    let streams = fill_fp4(data, k, |data, k, scales, payload| {
+        let bits = pack_fp4_chunk(data, k, scale.get(), scales, payload);
+        largest.fetch_max(bits, Ordering::Relaxed);
+    });
+    f32::from_bits(largest.into_inner())
+        .is_finite()
+        .then_some(streams)
 }
