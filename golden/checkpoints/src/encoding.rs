@@ -245,10 +245,23 @@ fn blocks<const B: usize, const N: usize>(
     }
 }
 
+/// Values of the two codes of each byte.
+const E2M1_PAIRS: [[f32; 2]; 256] = {
+    let mut pairs = [[0.0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [
+            E2m1::from_low_nibble(byte as u8).to_f32(),
+            E2m1::from_low_nibble(byte as u8 >> 4).to_f32(),
+        ];
+        byte += 1;
+    }
+    pairs
+};
+
 fn e2m1(block: &[u8; BLOCK / 2], y: &mut [f32; BLOCK]) {
-    for ([low, high], &byte) in y.as_chunks_mut::<2>().0.iter_mut().zip(block) {
-        *low = E2m1::from_low_nibble(byte).to_f32();
-        *high = E2m1::from_low_nibble(byte >> 4).to_f32();
+    for (pair, &byte) in y.as_chunks_mut::<2>().0.iter_mut().zip(block) {
+        *pair = E2M1_PAIRS[usize::from(byte)];
     }
 }
 
