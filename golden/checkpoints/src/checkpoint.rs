@@ -1,23 +1,23 @@
 //! A checkpoint: its tensors by name, its configuration and its tokenizer, read from disk only as far as asked.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek, SeekFrom};
+mod open;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use golden::format::{BLOCK, Ue4m3};
 use golden::model::ConfigHints;
 use golden::packed::{PackedTensor, TensorScale};
-use golden::tensors::{FileError, METADATA_KEY, RawTensor, TensorFile};
+use golden::tensors::{RawTensor, TensorFile};
 use safetensors::Dtype;
 
 use crate::encoding::{self, Encoding};
 use crate::error::CheckpointError;
-use crate::gguf::{self, Header, Value};
-use crate::huggingface::{self, Configuration, Index, Part, SafeTensor};
-use crate::llama::{self, Role, Rows, interleaved_row};
+use crate::llama::interleaved_row;
 use crate::tokenizer::{self, GgufVocabulary, Tokenizer};
 
 /// Bytes that are read from disk at a time.
@@ -126,403 +126,11 @@ pub struct Checkpoint {
     tokenizer: TokenizerSource,
     /// The project's JSON of a single safetensors file.
     metadata: Option<serde_json::Value>,
+    /// The one file, where it is in memory.
+    bytes: Option<Arc<[u8]>>,
 }
 
 impl Checkpoint {
-    /// Opens a `.gguf` file, a `.safetensors` file, a `model.safetensors.index.json` with its shards beside it, or a
-    /// folder that holds one of these. `config.json` and `tokenizer.json` are taken from beside safetensors files.
-    ///
-    /// # Errors
-    /// A file can't be read or is not well-formed. Well-formed files of a model that is not supported open,
-    /// and [`Checkpoint::hints`] says why it can't be run.
-    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let path = &model_file(path)?;
-        if path
-            .extension()
-            .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
-        {
-            return Self::of_index(path);
-        }
-        let mut file = open_file(path)?;
-        let mut magic = Vec::new();
-        file.by_ref()
-            .take(gguf::MAGIC.len() as u64)
-            .read_to_end(&mut magic)
-            .map_err(|source| read_error(path, source))?;
-        if magic != gguf::MAGIC {
-            let (tensors, texts) = huggingface::safetensors_header(path)?;
-            let metadata = texts
-                .get(METADATA_KEY)
-                .map(|text| serde_json::from_str(text))
-                .transpose()
-                .map_err(|e| FileError::Metadata {
-                    path: path.clone(),
-                    reason: e.to_string(),
-                })?;
-            let tensors = tensors.into_iter().map(|tensor| (0, tensor));
-            return Self::of_safetensors(path, vec![path.clone()], tensors, metadata);
-        }
-        file.rewind().map_err(|source| read_error(path, source))?;
-        let length = file
-            .metadata()
-            .map_err(|source| read_error(path, source))?
-            .len();
-        let header =
-            Header::read(BufReader::new(file), length).map_err(|e| CheckpointError::Format {
-                path: path.clone(),
-                reason: e.to_string(),
-            })?;
-        Self::of_gguf(path, header)
-    }
-
-    /// The shards that an index names, each opened once.
-    fn of_index(path: &Path) -> Result<Self, CheckpointError> {
-        let index: Index = huggingface::read_json(path)?;
-        let format = |reason| CheckpointError::Format {
-            path: path.into(),
-            reason,
-        };
-        let mut files = Vec::new();
-        let mut numbers = BTreeMap::new();
-        let mut tensors = Vec::new();
-        for shard in index.weight_map.values() {
-            if numbers.contains_key(shard.as_str()) {
-                continue;
-            }
-            // A name only: an index must not lead out of its folder.
-            if Path::new(shard).file_name() != Some(OsStr::new(shard)) {
-                return Err(format(format!("shard `{shard}` is no name of a file")));
-            }
-            let file = path.with_file_name(shard);
-            let number = files.len();
-            numbers.insert(shard.as_str(), number);
-            let (found, _) = huggingface::safetensors_header(&file)?;
-            tensors.extend(
-                found
-                    .into_iter()
-                    .filter(|tensor| index.weight_map.get(&tensor.name) == Some(shard))
-                    .map(|tensor| (number, tensor)),
-            );
-            files.push(file);
-        }
-        let found: BTreeSet<&str> = tensors
-            .iter()
-            .map(|(_, tensor)| tensor.name.as_str())
-            .collect();
-        if let Some((name, shard)) = index
-            .weight_map
-            .iter()
-            .find(|(name, _)| !found.contains(name.as_str()))
-        {
-            return Err(format(format!("shard {shard} has no tensor {name}")));
-        }
-        Self::of_safetensors(path, files, tensors, None)
-    }
-
-    fn of_safetensors(
-        path: &Path,
-        files: Vec<PathBuf>,
-        tensors: impl IntoIterator<Item = (usize, SafeTensor)>,
-        metadata: Option<serde_json::Value>,
-    ) -> Result<Self, CheckpointError> {
-        let tensors = tensors
-            .into_iter()
-            .map(|(file, tensor)| {
-                let stored = Stored {
-                    file,
-                    offset: tensor.offset,
-                    interleaved: None,
-                    scaling: Scaling::None,
-                    info: TensorInfo {
-                        name: tensor.name.clone(),
-                        shape: tensor.shape,
-                        stored: match tensor.dtype {
-                            Dtype::F32 => Encoding::F32,
-                            Dtype::F16 => Encoding::F16,
-                            Dtype::BF16 => Encoding::Bf16,
-                            other => Encoding::Verbatim(other),
-                        },
-                        bytes: tensor.bytes,
-                    },
-                };
-                let rows = stored.info.rows() as u64;
-                if stored.row_bytes().checked_mul(rows) == Some(stored.info.bytes) {
-                    Ok((tensor.name, stored))
-                } else {
-                    Err(CheckpointError::Tensor {
-                        path: path.into(),
-                        name: tensor.name,
-                        reason: format!(
-                            "rows of {} elements {} are no whole bytes",
-                            stored.info.width(),
-                            stored.info.stored
-                        ),
-                    })
-                }
-            })
-            .collect::<Result<_, _>>()?;
-        let beside = |name: &str| Some(path.with_file_name(name)).filter(|path| path.is_file());
-        let mut checkpoint = Self {
-            path: path.into(),
-            files,
-            tensors,
-            hints: Ok(ConfigHints::default()),
-            tokenizer: beside("tokenizer.json")
-                .map_or(TokenizerSource::None, TokenizerSource::File),
-            metadata,
-        };
-        // The project's own files say all of themselves.
-        if checkpoint.metadata.is_none() {
-            checkpoint.join_scales()?;
-            if let Some(config) = beside("config.json") {
-                let json = huggingface::read_json(&config)?;
-                checkpoint.hints = huggingface::configuration(&json)
-                    .and_then(|configuration| checkpoint.configure(configuration))
-                    .map_err(|reason| format!("{}: {reason}", config.display()));
-            }
-        }
-        Ok(checkpoint)
-    }
-
-    /// Joins weights with their scales, by the names that compressed-tensors and modelopt give them.
-    fn join_scales(&mut self) -> Result<(), CheckpointError> {
-        let names: Vec<String> = self.tensors.keys().cloned().collect();
-        for name in names {
-            if let Some(stem) = name.strip_suffix(".weight_packed") {
-                let global = self.one_number(&format!("{stem}.weight_global_scale"))?;
-                self.join_blocks(&name, stem, 1.0 / global)?;
-            } else if let Some(stem) = name.strip_suffix(".weight") {
-                let scale = format!("{stem}.weight_scale");
-                match self.stored(&name)?.info.stored {
-                    Encoding::Verbatim(Dtype::U8) if self.tensors.contains_key(&scale) => {
-                        let factor = self.one_number(&format!("{stem}.weight_scale_2"))?;
-                        self.join_blocks(&name, stem, factor)?;
-                    }
-                    Encoding::Verbatim(Dtype::F8_E4M3) if self.tensors.contains_key(&scale) => {
-                        self.join_rows(&name, &scale)?;
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The one number of a tensor, which is then taken out.
-    fn one_number(&mut self, name: &str) -> Result<f32, CheckpointError> {
-        let stored = self.stored(name)?;
-        if stored.info.rows().checked_mul(stored.info.width()) != Some(1) {
-            return Err(self.fault(
-                name,
-                format!("expected one number, found shape {:?}", stored.info.shape),
-            ));
-        }
-        let number = self.read(stored, 0..1)?.first().copied();
-        self.tensors.remove(name);
-        number.ok_or_else(|| self.fault(name, "expected one number"))
-    }
-
-    /// Makes `stem.weight` of packed E2M1 codes and the scales of their blocks.
-    fn join_blocks(&mut self, name: &str, stem: &str, factor: f32) -> Result<(), CheckpointError> {
-        let tensor = TensorScale::new(factor).map_err(|e| self.fault(name, e.to_string()))?;
-        let scale_name = format!("{stem}.weight_scale");
-        let mut codes = self.stored(name)?.clone();
-        let mut scales = self.stored(&scale_name)?.clone();
-        let [rows, width] = <[usize; 2]>::try_from(codes.info.shape.as_slice())
-            .ok()
-            .filter(|_| codes.info.stored == Encoding::Verbatim(Dtype::U8))
-            .and_then(|[rows, bytes]| Some([rows, bytes.checked_mul(2)?]))
-            .filter(|[_, width]| width.is_multiple_of(BLOCK))
-            .ok_or_else(|| {
-                self.fault(
-                    name,
-                    format!(
-                        "expected a matrix of U8 whose rows are whole blocks of 8 bytes, found {} {:?}",
-                        codes.info.stored, codes.info.shape
-                    ),
-                )
-            })?;
-        if scales.info.stored != Encoding::Verbatim(Dtype::F8_E4M3)
-            || scales.info.shape != [rows, width / BLOCK]
-        {
-            return Err(self.fault(
-                &scale_name,
-                format!(
-                    "expected F8_E4M3 {:?}, found {} {:?}",
-                    [rows, width / BLOCK],
-                    scales.info.stored,
-                    scales.info.shape
-                ),
-            ));
-        }
-        self.tensors.remove(name);
-        self.tensors.remove(&scale_name);
-        let weight = format!("{stem}.weight");
-        if self.tensors.contains_key(&weight) {
-            return Err(self.fault(&weight, "is there packed and unpacked"));
-        }
-        scales.info.stored = Encoding::E4m3;
-        codes.info = TensorInfo {
-            name: weight.clone(),
-            shape: vec![rows, width],
-            stored: Encoding::E2m1,
-            bytes: codes.info.bytes,
-        };
-        codes.scaling = Scaling::Blocks {
-            scales: Box::new(scales),
-            tensor,
-        };
-        self.tensors.insert(weight, codes);
-        Ok(())
-    }
-
-    /// Gives an FP8 weight its scale: one number, or one for each row.
-    fn join_rows(&mut self, name: &str, scale_name: &str) -> Result<(), CheckpointError> {
-        let rows = self.stored(name)?.info.rows();
-        let scales = self.stored(scale_name)?.clone();
-        let scaling = match scales.info.shape.as_slice() {
-            [] | [1] | [1, 1] => Scaling::Number(self.one_number(scale_name)?),
-            [count] | [count, 1] if *count == rows && scales.info.stored.is_float() => {
-                self.tensors.remove(scale_name);
-                let mut scales = scales;
-                scales.info.shape = vec![rows, 1];
-                Scaling::Rows(Box::new(scales))
-            }
-            shape => {
-                return Err(self.fault(
-                    scale_name,
-                    format!(
-                        "expected one float or one for each of {rows} rows, found {} {shape:?}",
-                        scales.info.stored
-                    ),
-                ));
-            }
-        };
-        if let Some(stored) = self.tensors.get_mut(name) {
-            stored.info.stored = Encoding::E4m3;
-            stored.scaling = scaling;
-        }
-        Ok(())
-    }
-
-    /// Takes a configuration, drops the tensors that the engine can do without, and checks that no other is there.
-    fn configure(&mut self, configuration: Configuration) -> Result<ConfigHints, String> {
-        const HEAD: &str = "lm_head.weight";
-        if configuration.tied {
-            self.tensors.remove(HEAD);
-        } else if !self.tensors.contains_key(HEAD)
-            && self.tensors.contains_key("model.embed_tokens.weight")
-        {
-            return Err(format!(
-                "`tie_word_embeddings` is not true, and there is no tensor {HEAD}"
-            ));
-        }
-        self.tensors
-            .retain(|name, _| huggingface::part(name) != Part::Ignored);
-        if let Some(name) = self
-            .tensors
-            .keys()
-            .find(|name| huggingface::part(name) == Part::Foreign)
-        {
-            return Err(format!(
-                "tensor {name}: a Llama model without biases and experts has none of this name"
-            ));
-        }
-        let heads = configuration.hints.heads.unwrap_or(1);
-        if let (Some(width), Some(query)) = (
-            configuration.head_width,
-            self.tensors.get("model.layers.0.self_attn.q_proj.weight"),
-        ) && width.checked_mul(heads) != Some(query.info.rows())
-        {
-            return Err(format!(
-                "{heads} heads of `head_dim` {width} contradict the {} rows of {}",
-                query.info.rows(),
-                query.info.name
-            ));
-        }
-        Ok(configuration.hints)
-    }
-
-    fn of_gguf(path: &Path, mut header: Header) -> Result<Self, CheckpointError> {
-        let mut checkpoint = Self {
-            path: path.into(),
-            files: vec![path.into()],
-            tensors: BTreeMap::new(),
-            hints: gguf_hints(&header),
-            tokenizer: GgufVocabulary::take(&mut header.metadata)
-                .map_or(TokenizerSource::None, |vocabulary| {
-                    TokenizerSource::Gguf(Box::new(vocabulary))
-                }),
-            metadata: None,
-        };
-        let hints = checkpoint.hints.as_ref().ok().copied();
-        let mut scales = Vec::new();
-        for entry in header.tensors {
-            let mut stored = Stored {
-                file: 0,
-                offset: entry.offset,
-                interleaved: None,
-                scaling: Scaling::None,
-                info: TensorInfo {
-                    name: entry.name,
-                    shape: entry.shape,
-                    stored: entry.encoding,
-                    bytes: entry.bytes,
-                },
-            };
-            // Without a configuration the names stay the file's own.
-            if let Some(hints) = hints {
-                match llama::role(&stored.info.name) {
-                    Some(Role::Named(name, rows)) => {
-                        let heads = match rows {
-                            Rows::AsStored => None,
-                            Rows::Queries => hints.heads,
-                            Rows::Keys => hints.kv_heads,
-                        };
-                        if let Some(heads) = heads {
-                            stored.interleaved = Some(head_width(path, &stored.info, heads)?);
-                        }
-                        stored.info.name = name;
-                    }
-                    Some(Role::ScaleOf(name)) => {
-                        scales.push((name, stored));
-                        continue;
-                    }
-                    Some(Role::InputScale) => continue,
-                    None => {
-                        checkpoint.hints = Err(format!(
-                            "tensor {}: a model of architecture `llama` without biases, experts and rope scaling has none of this name",
-                            stored.info.name
-                        ));
-                    }
-                }
-            }
-            let name = stored.info.name.clone();
-            if checkpoint.tensors.insert(name.clone(), stored).is_some() {
-                return Err(checkpoint.fault(&name, "two tensors have this name"));
-            }
-        }
-        for (name, scale) in scales {
-            let factor = match checkpoint.read(&scale, 0..scale.info.rows())?.as_slice() {
-                [factor] => *factor,
-                other => {
-                    return Err(checkpoint.fault(
-                        &scale.info.name,
-                        format!("expected one number, found {}", other.len()),
-                    ));
-                }
-            };
-            match checkpoint.tensors.get_mut(&name) {
-                Some(stored) => stored.scaling = Scaling::Number(factor),
-                None => {
-                    return Err(checkpoint
-                        .fault(&scale.info.name, format!("scales {name}, which is missing")));
-                }
-            }
-        }
-        Ok(checkpoint)
-    }
-
     /// The files that hold the tensors.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
@@ -779,7 +387,18 @@ impl Checkpoint {
             return Ok(stored.info.stored.is_float() || stored.info.stored.plain().is_some());
         }
         let path = self.files.get(stored.file).unwrap_or(&self.path);
-        let mut file = open_file(path)?;
+        let mut disk;
+        let mut memory;
+        let reader: &mut dyn Source = match &self.bytes {
+            Some(bytes) => {
+                memory = Cursor::new(&**bytes);
+                &mut memory
+            }
+            None => {
+                disk = File::open(path).map_err(|source| read_error(path, source))?;
+                &mut disk
+            }
+        };
         let row_bytes = stored.row_bytes();
         // Interleaved rows come a head at a time, so that all of a chunk's rows are in what is read for it.
         let group = stored.interleaved.unwrap_or(1);
@@ -796,9 +415,10 @@ impl Checkpoint {
             let read_to = last.next_multiple_of(group);
             buffer.clear();
             // Both products are at most the tensor's bytes.
-            file.seek(SeekFrom::Start(stored.offset + first as u64 * row_bytes))
+            reader
+                .seek(SeekFrom::Start(stored.offset + first as u64 * row_bytes))
                 .and_then(|_| {
-                    (&mut file)
+                    (&mut *reader)
                         .take((read_to - first) as u64 * row_bytes)
                         .read_to_end(&mut buffer)
                 })
@@ -831,89 +451,13 @@ impl Checkpoint {
     }
 }
 
-/// The file to open: the one given, or the model's in a folder.
-fn model_file(path: &Path) -> Result<PathBuf, CheckpointError> {
-    if !path.is_dir() {
-        return Ok(path.into());
-    }
-    for name in ["model.safetensors.index.json", "model.safetensors"] {
-        let file = path.join(name);
-        if file.is_file() {
-            return Ok(file);
-        }
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path).map_err(|source| read_error(path, source))? {
-        let file = entry.map_err(|source| read_error(path, source))?.path();
-        if file.extension().is_some_and(|extension| {
-            extension.eq_ignore_ascii_case("gguf") || extension.eq_ignore_ascii_case("safetensors")
-        }) {
-            found.push(file);
-        }
-    }
-    match found.as_slice() {
-        [file] => Ok(file.clone()),
-        files => Err(CheckpointError::Format {
-            path: path.into(),
-            reason: format!(
-                "expected model.safetensors.index.json, model.safetensors or one .safetensors or .gguf file, found {} such files",
-                files.len()
-            ),
-        }),
-    }
-}
-
-fn open_file(path: &Path) -> Result<File, CheckpointError> {
-    File::open(path).map_err(|source| read_error(path, source))
-}
+/// What rows are read from.
+trait Source: Read + Seek {}
+impl<T: Read + Seek> Source for T {}
 
 fn read_error(path: &Path, source: std::io::Error) -> CheckpointError {
     CheckpointError::Read {
         path: path.into(),
         source,
     }
-}
-
-/// Rows of a head, from the rows of a matrix of so many heads.
-fn head_width(path: &Path, info: &TensorInfo, heads: usize) -> Result<usize, CheckpointError> {
-    info.rows()
-        .checked_div(heads)
-        .filter(|width| width * heads == info.rows() && *width > 0 && width.is_multiple_of(2))
-        .ok_or_else(|| CheckpointError::Tensor {
-            path: path.into(),
-            name: info.name.clone(),
-            reason: format!(
-                "{} rows are no {heads} heads of an even number of rows",
-                info.rows()
-            ),
-        })
-}
-
-/// The configuration of a GGUF file, or why the engine can't run its model.
-fn gguf_hints(header: &Header) -> Result<ConfigHints, String> {
-    match header.metadata.get("general.architecture") {
-        Some(Value::Text(architecture)) if architecture == llama::ARCHITECTURE => {}
-        Some(Value::Text(architecture)) => {
-            return Err(format!(
-                "architecture `{architecture}`; of GGUF files `{}` is supported",
-                llama::ARCHITECTURE
-            ));
-        }
-        _ => return Err("it names no architecture".into()),
-    }
-    if let Some(Value::Integer(count)) = header.metadata.get("split.count")
-        && *count > 1
-    {
-        return Err(format!(
-            "one of {count} parts of a model; merge them with `llama-gguf-split --merge`"
-        ));
-    }
-    if let Some(Value::Integer(version)) = header.metadata.get("general.quantization_version")
-        && *version != 2
-    {
-        return Err(format!(
-            "quantization version {version}; version 2 is supported"
-        ));
-    }
-    llama::hints(&header.metadata)
 }

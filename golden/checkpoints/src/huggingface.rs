@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use golden::model::ConfigHints;
@@ -27,17 +27,13 @@ pub(crate) struct SafeTensor {
     pub(crate) bytes: u64,
 }
 
-/// The tensors of a safetensors file and the texts of its metadata, without the data.
+/// The tensors of a safetensors file of `length` bytes and the texts of its metadata, without the data.
 pub(crate) fn safetensors_header(
     path: &Path,
+    reader: impl Read,
+    length: u64,
 ) -> Result<(Vec<SafeTensor>, BTreeMap<String, String>), CheckpointError> {
-    let read = |source| CheckpointError::Read {
-        path: path.into(),
-        source,
-    };
-    let file = File::open(path).map_err(read)?;
-    let length = file.metadata().map_err(read)?.len();
-    parse_header(BufReader::new(file), length).map_err(|reason| CheckpointError::Format {
+    parse_header(reader, length).map_err(|reason| CheckpointError::Format {
         path: path.into(),
         reason: format!("not a safetensors file that can be read: {reason}"),
     })

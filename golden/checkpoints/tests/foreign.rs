@@ -1,5 +1,10 @@
 //! Files that others made, against what their own packages say is in them. Needs a network, so only with `FGMP_FULL=1`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,10 @@
 //! Tokenizers: a file's own, and the same one rebuilt from GGUF metadata.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 mod support;
 
 use std::fs;
@@ -66,10 +71,7 @@ const TEXT: &str = "The tokens' order isn't  odd:\n\n\tx = [1, 22, 333]; it'll\u
 fn the_shipped_streams_are_what_the_shipped_tokenizer_gives() {
     let tokenizer = Tokenizer::open(&models().join("tokenizer.json")).unwrap();
     assert_eq!(tokenizer.vocabulary(), 4096);
-    let tokens: Vec<u32> = read_tokens(&models().join("valid.u16")).unwrap()[..20_000]
-        .iter()
-        .map(|&token| token.into())
-        .collect();
+    let tokens: Vec<u32> = read_tokens(&models().join("valid.u16")).unwrap()[..20_000].to_vec();
     let text = tokenizer.decode(&tokens).unwrap();
     let again = tokenizer.encode(&text).unwrap();
     // The cut may have gone through a word.

@@ -1,5 +1,9 @@
 //! What several tests share: a writer of GGUF files, random models, and Python.
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "no test uses all of it, and a test fails by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
