@@ -27,7 +27,8 @@ impl Layer {
     /// The layer's output without a graph; `x` and the result are rows of the residual stream.
     pub(crate) fn forward(&self, shape: &Shape, x: &Tensor) -> Result<Tensor> {
         let matrices = self.matrices.each_ref().map(|matrix| matrix.detach());
-        self.run(shape, &matrices, x, |_, input| Ok(input))
+        let product = |x: &Tensor, matrix| x.apply_op2(&matrices[matrix as usize], Linear);
+        run(shape, &self.norms, x, |_, input| Ok(input), product)
     }
 
     /// The gradients of Σ output · `gradient`.
@@ -44,12 +45,14 @@ impl Layer {
             .map(|matrix| matrix.as_tensor().clone());
         // A zero added to an input has that input's gradient.
         let mut zeros = Vec::with_capacity(Input::ALL.len());
-        let output = self.run(shape, &matrices, &x, |_, input| {
+        let site = |_, input: Tensor| {
             let zero = Var::zeros(input.shape(), input.dtype(), input.device())?;
             let sum = input.add(&zero);
             zeros.push(zero);
             sum
-        })?;
+        };
+        let product = |x: &Tensor, matrix: Matrix| x.apply_op2(&matrices[matrix as usize], Linear);
+        let output = run(shape, &self.norms, &x, site, product)?;
         let mut store = (output * gradient)?.sum_all()?.backward()?;
         let mut take = |variable: &Tensor| {
             store
@@ -74,31 +77,31 @@ impl Layer {
             sites: [take(attention)?, take(output)?, take(mlp)?, take(down)?],
         })
     }
+}
 
-    /// `site` sees each input of linear layers, in the order of [`Input::ALL`], and gives what is used in its place.
-    fn run(
-        &self,
-        shape: &Shape,
-        matrices: &[Tensor; 7],
-        x: &Tensor,
-        mut site: impl FnMut(Input, Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let linear = |x: &Tensor, matrix: Matrix| x.apply_op2(&matrices[matrix as usize], Linear);
-        let eps = shape.config.rms_eps;
+/// A layer's output. `norms` are its gains, 1 × hidden; `site` sees each input of linear layers, in the order of
+/// [`Input::ALL`], and gives what is used in its place; `product` multiplies that with a matrix.
+pub(crate) fn run(
+    shape: &Shape,
+    norms: &[Tensor; 2],
+    x: &Tensor,
+    mut site: impl FnMut(Input, Tensor) -> Result<Tensor>,
+    product: impl Fn(&Tensor, Matrix) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let eps = shape.config.rms_eps;
 
-        let normed = site(Input::Attention, rms_norm(x, &self.norms[0], eps)?)?;
-        let query = shape.rotate(&linear(&normed, Matrix::Query)?, shape.config.heads)?;
-        let key = shape.rotate(&linear(&normed, Matrix::Key)?, shape.config.kv_heads)?;
-        let mixed = shape.attention(&query, &key, &linear(&normed, Matrix::Value)?)?;
-        let mixed = site(Input::AttentionOutput, mixed)?;
-        let x = (x + linear(&mixed, Matrix::Output)?)?;
+    let normed = site(Input::Attention, rms_norm(x, &norms[0], eps)?)?;
+    let query = shape.rotate(&product(&normed, Matrix::Query)?, shape.config.heads)?;
+    let key = shape.rotate(&product(&normed, Matrix::Key)?, shape.config.kv_heads)?;
+    let mixed = shape.attention(&query, &key, &product(&normed, Matrix::Value)?)?;
+    let mixed = site(Input::AttentionOutput, mixed)?;
+    let x = (x + product(&mixed, Matrix::Output)?)?;
 
-        let normed = site(Input::Mlp, rms_norm(&x, &self.norms[1], eps)?)?;
-        let gate = linear(&normed, Matrix::Gate)?.silu()?;
-        let product = (gate * linear(&normed, Matrix::Up)?)?;
-        let product = site(Input::MlpDown, product)?;
-        x + linear(&product, Matrix::Down)?
-    }
+    let normed = site(Input::Mlp, rms_norm(&x, &norms[1], eps)?)?;
+    let gate = product(&normed, Matrix::Gate)?.silu()?;
+    let gated = (gate * product(&normed, Matrix::Up)?)?;
+    let gated = site(Input::MlpDown, gated)?;
+    x + product(&gated, Matrix::Down)?
 }
 
 /// A model's shape for windows of one length, with their rotary embedding.

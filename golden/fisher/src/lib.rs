@@ -11,11 +11,17 @@
 //!
 //! Gradients are candle's. The forward run keeps each layer's input only; the way back rebuilds one layer's graph at
 //! a time, so memory holds one layer's graph for each window under way, and not the model's.
+//!
+//! The same gradients, run through the quantizers, serve to tune the norms of a quantized model: [`distill`].
 
+mod distillation;
 mod layer;
 mod network;
 mod operations;
 mod pass;
 mod state;
 
+pub use distillation::{
+    DistillationError, DistillationOptions, DistillationReport, DistillationStep, distill,
+};
 pub use pass::{Options, Outcome, PassError, Progress, run, windows};

@@ -14,7 +14,8 @@ pub(crate) struct Network<'m> {
     norms: Vec<[Tensor; 2]>,
     final_norm: Tensor,
     embedding: Tensor,
-    head: Tensor,
+    /// vocabulary × hidden.
+    pub(crate) head: Tensor,
 }
 
 impl<'m> Network<'m> {
@@ -85,14 +86,23 @@ impl<'m> Network<'m> {
         self.embedding.index_select(&tokens, 0)
     }
 
+    /// Rows of the residual stream as the head sees them.
+    pub(crate) fn normed(&self, hidden: &Tensor) -> Result<Tensor> {
+        rms_norm(hidden, &self.final_norm, self.shape.config.rms_eps)
+    }
+
+    /// Rows of logits at a time: 32 MiB of them for each window under way.
+    pub(crate) fn head_rows(&self) -> usize {
+        const LOGITS: usize = 1 << 23;
+        (LOGITS / self.shape.config.vocabulary).max(1)
+    }
+
     /// Final norm, head and loss: the window's mean negative log-likelihood in nats, and its gradient by the rows of the residual stream.
     pub(crate) fn loss(&self, hidden: &Tensor, targets: &[u32]) -> Result<(f64, Tensor)> {
-        /// Logits at a time: 32 MiB of them for each window under way.
-        const LOGITS: usize = 1 << 23;
         let vocabulary = self.shape.config.vocabulary;
         let hidden = Var::from_tensor(hidden)?;
-        let normed = rms_norm(&hidden, &self.final_norm, self.shape.config.rms_eps)?;
-        let rows = (LOGITS / vocabulary).max(1);
+        let normed = self.normed(&hidden)?;
+        let rows = self.head_rows();
         let share = 1.0 / targets.len() as f64;
         let mut loss = 0.0;
         let mut gradients = Vec::new();

@@ -133,7 +133,7 @@ fn rows<'a>(
 }
 
 /// The elements of a dense FP32 tensor.
-fn dense<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(crate) fn dense<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let elements = storage.as_slice::<f32>()?;
     layout
         .contiguous_offsets()

@@ -177,7 +177,7 @@ pub fn run(
 }
 
 /// The tokens that each window reads.
-fn check_windows(config: &Config, windows: &[Vec<u32>]) -> Result<usize, PassError> {
+pub(crate) fn check_windows(config: &Config, windows: &[Vec<u32>]) -> Result<usize, PassError> {
     let length = windows.first().map_or(0, Vec::len);
     if length < 2 {
         let message = "at least one window of two tokens is needed: one to read, one to predict";

@@ -114,7 +114,7 @@ impl Fingerprint {
     }
 
     /// The fingerprint of a state after `windows`.
-    fn after(&self, windows: &[Vec<u32>]) -> String {
+    pub(crate) fn after(&self, windows: &[Vec<u32>]) -> String {
         let mut hash = self.0.clone();
         for window in windows {
             hash.update((window.len() as u64).to_le_bytes());

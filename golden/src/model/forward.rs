@@ -74,6 +74,63 @@ impl Trunk {
         &self.plain
     }
 
+    /// Rows of `hidden` elements, one for each token.
+    pub fn embedding(&self) -> &[f32] {
+        &self.embedding
+    }
+
+    /// Rows of `hidden` elements, one for each token; the embedding's if the head is tied to it.
+    pub fn head(&self) -> &[f32] {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The gains of each layer's two norms: before the attention, before the feed-forward layer.
+    pub fn norms(&self) -> &[[Vec<f32>; 2]] {
+        &self.norms
+    }
+
+    /// The gains of the norm before the head.
+    pub fn final_norm(&self) -> &[f32] {
+        &self.final_norm
+    }
+
+    /// Puts other gains in the place of all norms', in FP32.
+    ///
+    /// # Errors
+    /// They are not as many as the model has; then nothing is changed.
+    pub(super) fn set_norms(
+        &mut self,
+        norms: Vec<[Vec<f32>; 2]>,
+        final_norm: Vec<f32>,
+    ) -> Result<(), ModelError> {
+        let width = self.config.hidden;
+        let fits = norms.len() == self.config.layers
+            && norms
+                .iter()
+                .flatten()
+                .chain([&final_norm])
+                .all(|gains| gains.len() == width);
+        if !fits {
+            return Err(ModelError::Config(format!(
+                "expected gains of {} layers' two norms and of the final one, {width} each",
+                self.config.layers
+            )));
+        }
+        for (layer, gains) in norms.iter().enumerate() {
+            for (name, gains) in norm_names(layer).into_iter().zip(gains) {
+                self.plain
+                    .insert(name, RawTensor::from_f32(vec![width], gains));
+            }
+        }
+        self.plain.insert(
+            FINAL_NORM.into(),
+            RawTensor::from_f32(vec![width], &final_norm),
+        );
+        self.norms = norms;
+        self.final_norm = final_norm;
+        Ok(())
+    }
+
     /// Final norm and head: rows of `hidden` elements to rows of `vocabulary` logits.
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let width = self.config.hidden;
@@ -81,8 +138,7 @@ impl Trunk {
         let rows = hidden.len() / width;
         let mut logits = vec![0.0; rows * self.config.vocabulary];
         if rows > 0 {
-            let head = self.head.as_ref().unwrap_or(&self.embedding);
-            let (normed, head) = (View::dense(&normed, width), View::dense(head, width));
+            let (normed, head) = (View::dense(&normed, width), View::dense(self.head(), width));
             multiply_transposed(normed, head, &mut logits, self.config.vocabulary);
         }
         logits
@@ -192,6 +248,50 @@ pub fn forward(
 ) -> Result<Vec<f32>, ModelError> {
     let trunk = model.trunk();
     let config = trunk.config;
+    let mut x = embed(trunk, tokens)?;
+    if tokens.is_empty() {
+        return Ok(x);
+    }
+    cache
+        .layers
+        .resize_with(config.repetitions * config.layers, Default::default);
+    let rotation = Rotation::new(&config, cache.length, tokens.len());
+    let mut caches = cache.layers.iter_mut();
+    for repetition in 0..config.repetitions {
+        for (layer, kv) in (0..config.layers).zip(&mut caches) {
+            let between = Between {
+                trunk,
+                layer,
+                rotation: &rotation,
+                past: cache.length,
+            };
+            let mut project = |input, x: &[f32]| {
+                let site = Site {
+                    repetition,
+                    layer,
+                    input,
+                };
+                model.project(site, x, tally)
+            };
+            let qkv = project(Input::Attention, &between.attention_input(&x));
+            let mixed = between.mix(qkv, kv);
+            for output in project(Input::AttentionOutput, &mixed) {
+                add(&mut x, &output);
+            }
+            let gate_up = project(Input::Mlp, &between.mlp_input(&x));
+            for output in project(Input::MlpDown, &gated(gate_up)) {
+                add(&mut x, &output);
+            }
+        }
+        after_repetition(repetition, &x);
+    }
+    cache.length += tokens.len();
+    Ok(x)
+}
+
+/// Rows of the embedding.
+pub(super) fn embed(trunk: &Trunk, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+    let config = trunk.config;
     let mut x = Vec::with_capacity(tokens.len() * config.hidden);
     for (position, &token) in tokens.iter().enumerate() {
         let start = token as usize * config.hidden;
@@ -202,58 +302,58 @@ pub fn forward(
             vocabulary: config.vocabulary,
         })?);
     }
-    if tokens.is_empty() {
-        return Ok(x);
-    }
-    cache
-        .layers
-        .resize_with(config.repetitions * config.layers, Default::default);
-    let rotation = Rotation::new(&config, cache.length, tokens.len());
-    let mut caches = cache.layers.iter_mut();
-    for repetition in 0..config.repetitions {
-        for ((layer, norms), kv) in trunk.norms.iter().enumerate().zip(&mut caches) {
-            let mut project = |input, x: &[f32]| {
-                model
-                    .project(
-                        Site {
-                            repetition,
-                            layer,
-                            input,
-                        },
-                        x,
-                        tally,
-                    )
-                    .into_iter()
-            };
-            let normed = rms_norm(&x, &norms[0], config.rms_eps);
-            let mut qkv = project(Input::Attention, &normed);
-            let mut query = qkv.next().unwrap_or_default();
-            let mut key = qkv.next().unwrap_or_default();
-            rotation.apply(&mut query);
-            rotation.apply(&mut key);
-            kv.0.extend(key);
-            kv.1.extend(qkv.next().unwrap_or_default());
-            let mixed = attention(&config, &query, &kv.0, &kv.1, cache.length);
-            for output in project(Input::AttentionOutput, &mixed) {
-                add(&mut x, &output);
-            }
-            let normed = rms_norm(&x, &norms[1], config.rms_eps);
-            let mut gate_up = project(Input::Mlp, &normed);
-            let mut gate = gate_up.next().unwrap_or_default();
-            for (gate, up) in gate.iter_mut().zip(gate_up.next().unwrap_or_default()) {
-                *gate = *gate / (1.0 + (-*gate).exp()) * up;
-            }
-            for output in project(Input::MlpDown, &gate) {
-                add(&mut x, &output);
-            }
-        }
-        after_repetition(repetition, &x);
-    }
-    cache.length += tokens.len();
     Ok(x)
 }
 
-fn add(x: &mut [f32], y: &[f32]) {
+/// What lies between the linear layers of one layer.
+pub(super) struct Between<'a> {
+    pub(super) trunk: &'a Trunk,
+    pub(super) layer: usize,
+    pub(super) rotation: &'a Rotation,
+    /// Tokens seen before.
+    pub(super) past: usize,
+}
+
+impl Between<'_> {
+    fn norm(&self, x: &[f32], which: usize) -> Vec<f32> {
+        let norms = &self.trunk.norms[self.layer];
+        rms_norm(x, &norms[which], self.trunk.config.rms_eps)
+    }
+
+    /// [`Input::Attention`] of the residual stream.
+    pub(super) fn attention_input(&self, x: &[f32]) -> Vec<f32> {
+        self.norm(x, 0)
+    }
+
+    /// [`Input::AttentionOutput`] of queries, keys and values; the latter two join those of the tokens before.
+    pub(super) fn mix(&self, qkv: Vec<Vec<f32>>, kv: &mut (Vec<f32>, Vec<f32>)) -> Vec<f32> {
+        let mut qkv = qkv.into_iter();
+        let mut query = qkv.next().unwrap_or_default();
+        let mut key = qkv.next().unwrap_or_default();
+        self.rotation.apply(&mut query);
+        self.rotation.apply(&mut key);
+        kv.0.extend(key);
+        kv.1.extend(qkv.next().unwrap_or_default());
+        attention(&self.trunk.config, &query, &kv.0, &kv.1, self.past)
+    }
+
+    /// [`Input::Mlp`] of the residual stream.
+    pub(super) fn mlp_input(&self, x: &[f32]) -> Vec<f32> {
+        self.norm(x, 1)
+    }
+}
+
+/// [`Input::MlpDown`] of gate and up.
+pub(super) fn gated(gate_up: Vec<Vec<f32>>) -> Vec<f32> {
+    let mut gate_up = gate_up.into_iter();
+    let mut gate = gate_up.next().unwrap_or_default();
+    for (gate, up) in gate.iter_mut().zip(gate_up.next().unwrap_or_default()) {
+        *gate = *gate / (1.0 + (-*gate).exp()) * up;
+    }
+    gate
+}
+
+pub(super) fn add(x: &mut [f32], y: &[f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
@@ -278,14 +378,14 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 }
 
 /// Cosines and sines of the rotary embedding for a run of positions.
-struct Rotation {
+pub(super) struct Rotation {
     half: usize,
     /// A row of `half` pairs for each position.
     angles: Vec<(f32, f32)>,
 }
 
 impl Rotation {
-    fn new(config: &Config, first: usize, count: usize) -> Self {
+    pub(super) fn new(config: &Config, first: usize, count: usize) -> Self {
         let half = config.head_width / 2;
         let frequencies: Vec<f32> = (0..half)
             .map(|i| {

@@ -214,6 +214,31 @@ impl QuantizedModel {
             .map(|linear| &linear.packed)
     }
 
+    /// Puts another packed form of a matrix in its place; its shape and tensor scale must be the same.
+    pub(super) fn replace(&mut self, layer: usize, matrix: Matrix, packed: PackedTensor) {
+        if let Some(linear) = self
+            .linears
+            .get_mut(layer)
+            .and_then(|layer| layer.get_mut(matrix as usize))
+        {
+            *linear = Linear::new(packed);
+        }
+    }
+
+    /// Puts other gains in the place of all norms', those of the packed file included: of each layer's two norms and of the final one.
+    ///
+    /// Norms are FP32 and run beside the quantized layers: codes, tags, scales and thresholds stay as they are.
+    ///
+    /// # Errors
+    /// They are not as many as the model has; then nothing is changed.
+    pub fn set_norms(
+        &mut self,
+        norms: Vec<[Vec<f32>; 2]>,
+        final_norm: Vec<f32>,
+    ) -> Result<(), ModelError> {
+        self.trunk.set_norms(norms, final_norm)
+    }
+
     /// All packed matrices with their names.
     pub fn packed_tensors(&self) -> impl Iterator<Item = (String, &PackedTensor)> {
         self.linears
