@@ -5,6 +5,7 @@
 //! norms, attention products, head) is FP32.
 
 mod calibration;
+mod compensation;
 mod forward;
 mod full;
 mod quantized;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use calibration::{Calibration, CalibrationWindows, Capture, GlobalPolicy};
+pub use compensation::Compensation;
 pub use forward::{KvCache, Tally, Trunk, forward};
 pub use full::Model;
 pub use quantized::{QuantizedModel, QuantizedModelError};

@@ -11,6 +11,7 @@ pub mod gguf;
 mod huggingface;
 mod llama;
 pub mod nvfp4;
+pub mod streaming;
 mod tokenizer;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
