@@ -16,7 +16,7 @@ use golden::tensors::{RawTensor, TensorFile};
 use safetensors::Dtype;
 
 /// Title, the tensor's largest magnitude, and the first elements of a block that is 0 otherwise.
-const BLOCKS: [(&str, f32, &[f32]); 11] = [
+const BLOCKS: [(&str, f32, &[f64]); 11] = [
     ("zero block", 1.0, &[]),
     (
         "ties, scale 448",
@@ -73,6 +73,7 @@ fn table() -> Result<(), Box<dyn Error>> {
     println!("scale:codes in hexadecimal, a block's trailing zeros left out");
     for (title, amax, first) in BLOCKS {
         println!("\n{title} (largest magnitude of the tensor {amax})");
+        let first: Vec<f32> = first.iter().map(|&x| x as f32).collect();
         let x: Vec<f32> = first.iter().copied().chain([0.0; 16]).take(16).collect();
         for profile in Profile::ALL {
             let tensor = quantize_with_amax(title, &[16], &x, profile, amax)?.tensor;

@@ -1,4 +1,8 @@
-//! The one place that calls the matrix multiplication crate.
+//! The one place that calls the matrix multiplication crates.
+//!
+//! FP64 products are exact (numerics §4), so that any order of the sums will do, and the faster crate does them: `gemm`.
+//! In FP32 the order shows. There `matrixmultiply` sums each element of the result in an order that doesn't depend on the number of rows,
+//! so that a token's results are the same in a window as by itself.
 
 use rayon::prelude::*;
 
@@ -46,8 +50,10 @@ impl<T> View<'_, T> {
 
 /// Element types with a GEMM kernel.
 pub(crate) trait Scalar: Copy + Default + Send + Sync {
+    /// c = a · b; `rs…` and `cs…` are the distances of rows and of columns, c's columns lie side by side.
+    ///
     /// # Safety
-    /// As the crate's `gemm` functions: pointers and strides describe memory inside allocations, C is not aliased.
+    /// As the crates' functions: pointers and strides describe memory inside allocations, C is not aliased.
     #[allow(unsafe_code, clippy::too_many_arguments)]
     unsafe fn gemm(
         m: usize,
@@ -64,32 +70,52 @@ pub(crate) trait Scalar: Copy + Default + Send + Sync {
     );
 }
 
-macro_rules! scalar {
-    ($type:ty, $gemm:path) => {
-        impl Scalar for $type {
-            #[allow(unsafe_code)]
-            unsafe fn gemm(
-                m: usize,
-                k: usize,
-                n: usize,
-                a: *const Self,
-                rsa: isize,
-                csa: isize,
-                b: *const Self,
-                rsb: isize,
-                csb: isize,
-                c: *mut Self,
-                rsc: isize,
-            ) {
-                // SAFETY: the caller's promise. With beta = 0, C is written without being read.
-                unsafe { $gemm(m, k, n, 1.0, a, rsa, csa, b, rsb, csb, 0.0, c, rsc, 1) }
-            }
-        }
-    };
+impl Scalar for f32 {
+    #[allow(unsafe_code)]
+    unsafe fn gemm(
+        m: usize,
+        k: usize,
+        n: usize,
+        a: *const Self,
+        rsa: isize,
+        csa: isize,
+        b: *const Self,
+        rsb: isize,
+        csb: isize,
+        c: *mut Self,
+        rsc: isize,
+    ) {
+        // SAFETY: the caller's promise. With beta = 0, C is written without being read.
+        unsafe { matrixmultiply::sgemm(m, k, n, 1.0, a, rsa, csa, b, rsb, csb, 0.0, c, rsc, 1) }
+    }
 }
 
-scalar!(f32, matrixmultiply::sgemm);
-scalar!(f64, matrixmultiply::dgemm);
+impl Scalar for f64 {
+    #[allow(unsafe_code)]
+    unsafe fn gemm(
+        m: usize,
+        k: usize,
+        n: usize,
+        a: *const Self,
+        rsa: isize,
+        csa: isize,
+        b: *const Self,
+        rsb: isize,
+        csb: isize,
+        c: *mut Self,
+        rsc: isize,
+    ) {
+        let (read_c, conjugate) = (false, false);
+        let alone = gemm::Parallelism::None;
+        // SAFETY: the caller's promise. C is written without being read.
+        unsafe {
+            gemm::gemm(
+                m, n, k, c, 1, rsc, read_c, a, csa, rsa, b, csb, rsb, 0.0, 1.0, conjugate,
+                conjugate, conjugate, alone,
+            );
+        }
+    }
+}
 
 /// c = a · bᵀ: c\[i\]\[j\] = Σ a\[i\]\[k\] b\[j\]\[k\], c's rows `stride` apart.
 ///
@@ -147,15 +173,19 @@ fn multiply<T: Scalar>(
 }
 
 /// As [`multiply_transposed`] into dense rows, with the rows of `a` dealt out to threads.
+///
+/// A part for each thread, as each part copies `b` into the kernel's order anew.
 pub(crate) fn multiply_transposed_parallel<T: Scalar>(a: &[T], b: &[T], k: usize, c: &mut [T]) {
-    const ROWS: usize = 128;
+    const ROWS: usize = 64;
     let b = View::dense(b, k);
     let n = b.rows;
     if n == 0 || k == 0 {
         return;
     }
-    a.par_chunks(ROWS * k)
-        .zip(c.par_chunks_mut(ROWS * n))
+    let rows = (a.len() / k).div_ceil(rayon::current_num_threads());
+    let part = rows.next_multiple_of(ROWS);
+    a.par_chunks(part * k)
+        .zip(c.par_chunks_mut(part * n))
         .for_each(|(a, c)| {
             multiply_transposed(View::dense(a, k), b, c, n);
         });

@@ -9,6 +9,7 @@ use crate::gemm;
 use crate::mac::{ACC_UNIT_EXPONENT, Accumulator};
 use crate::packed::PackedTensor;
 use crate::requantize::{OutputScale, ScaleError, requantize};
+use crate::simd::decode::largest_magnitude;
 
 /// Two tensors that can't be multiplied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -91,7 +92,8 @@ pub fn matmul(w: &PackedTensor, a: &PackedTensor) -> Result<Product, MatmulError
     let unit = exp2(-ACC_UNIT_EXPONENT);
     let accumulators = sums
         .into_iter()
-        .map(|sum| Accumulator::of_value((sum * unit) as i128))
+        // At most 2⁵³ in magnitude.
+        .map(|sum| Accumulator::of_value(((sum * unit) as i64).into()))
         .collect();
     Ok(Product {
         rows,
@@ -127,7 +129,6 @@ pub fn matmul_integer(w: &PackedTensor, a: &PackedTensor) -> Product {
 ///
 /// NaN elements are left out: they make the sums NaN, which is what the flag says.
 pub(crate) fn f64_is_exact(w: &[f64], a: &[f64], k: usize) -> bool {
-    let largest = |values: &[f64]| values.iter().fold(0f64, |amax, v| amax.max(v.abs()));
     // The product of two magnitudes and k is far from rounding at this bound's precision.
-    k as f64 * largest(w) * largest(a) <= exp2(53 + ACC_UNIT_EXPONENT)
+    k as f64 * largest_magnitude(w) * largest_magnitude(a) <= exp2(53 + ACC_UNIT_EXPONENT)
 }

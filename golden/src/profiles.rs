@@ -186,7 +186,23 @@ pub fn quantize(
     profile: Profile,
 ) -> Result<ProfiledTensor, QuantizeError> {
     let amax = f32::from_bits(kernels::largest_bits(data));
+    if !amax.is_finite() {
+        return Err(not_finite(name, data));
+    }
     quantize_with_amax(name, shape, data, profile, amax)
+}
+
+/// Names the first element that is not finite.
+pub(crate) fn not_finite(name: &str, data: &[f32]) -> QuantizeError {
+    let mut elements = data.iter().enumerate();
+    let (index, &value) = elements
+        .find(|(_, x)| !x.is_finite())
+        .unwrap_or((0, &f32::NAN));
+    QuantizeError::NonFinite {
+        tensor: name.into(),
+        index,
+        value,
+    }
 }
 
 /// As [`quantize`], for a tensor that is a part of one whose largest magnitude is `amax`.
@@ -214,20 +230,13 @@ pub fn quantize_with_amax(
             });
         }
     };
-    if let Some((index, &value)) = data.iter().enumerate().find(|(_, x)| !x.is_finite()) {
-        return Err(QuantizeError::NonFinite {
-            tensor: name.into(),
-            index,
-            value,
-        });
-    }
     let scale = profile
         .tensor_scale(amax)
         .map_err(|source| QuantizeError::Scale {
             tensor: name.into(),
             source,
         })?;
-    let streams = blocks(data, k, profile, amax, scale);
+    let streams = blocks(data, k, profile, amax, scale).ok_or_else(|| not_finite(name, data))?;
     let tensor = PackedTensor::from_builder(shape, scale, streams).map_err(|source| {
         QuantizeError::Packed {
             tensor: name.into(),
@@ -240,20 +249,20 @@ pub fn quantize_with_amax(
     })
 }
 
-/// The blocks of rows of `k` finite elements; `scale` is what the profile makes of `amax`.
+/// The blocks of rows of `k` elements, if all are finite; `scale` is what the profile makes of `amax`.
 pub(crate) fn blocks(
     data: &[f32],
     k: usize,
     profile: Profile,
     amax: f32,
     scale: TensorScale,
-) -> StreamBuilder {
+) -> Option<StreamBuilder> {
     let stored = profile.stored_scale(amax);
     let nearest = |scale: f32| Ue4m3::quantize(scale).to_bits();
     let saturated = |scale: f32| if scale > E4M3_MAX { E4M3_MAX } else { scale };
-    match profile {
-        // Everything is finite.
-        Profile::Fgmp | Profile::Nvfp4 => kernels::pack_fp4(data, k, scale).unwrap_or_default(),
+    let streams = match profile {
+        Profile::Fgmp | Profile::Nvfp4 => return kernels::pack_fp4(data, k, scale),
+        _ if !all_finite(data) => return None,
         _ if amax == 0.0 => {
             let zero_block = profile.zero_block();
             by_block(data, k, |_| (zero_block, 0))
@@ -323,7 +332,12 @@ pub(crate) fn blocks(
             (code, word(x, |x| x * factor, ZeroSign::Dropped))
         }),
         Profile::Ggml => by_block(data, k, ggml_block),
-    }
+    };
+    Some(streams)
+}
+
+fn all_finite(data: &[f32]) -> bool {
+    f32::from_bits(kernels::largest_bits(data)).is_finite()
 }
 
 /// 2⁻⁹, E4M3's smallest.
@@ -412,10 +426,22 @@ fn ggml_scale(x: f32) -> u8 {
     }
 }
 
-/// ggml takes the first of the 16 codes whose distance is smallest in FP32.
+/// ggml takes the first of the 16 codes whose distance, rounded to FP32, is smallest: the lower magnitude at a tie, and +0 of the zeros.
 fn ggml_block(x: &[f32; BLOCK]) -> (u8, u64) {
-    let code = ggml_scale(block_amax(x) / E2M1_MAX);
+    let amax = block_amax(x);
+    let code = ggml_scale(amax / E2M1_MAX);
     let scale = block::scale_value(code);
+    // Between two neighbours e and e' the distances are exact (e' ≤ 2e, or e = 0 and rounding keeps the order), and to others they differ by
+    // half the scale at least, which rounding can't undo while an element is below 2²⁰ scales: the comparison is that of exact numbers.
+    let word = if amax < 1024.0 * scale {
+        block::fp4_word_ties_down(x, scale)
+    } else {
+        ggml_search(x, scale)
+    };
+    (code, word)
+}
+
+fn ggml_search(x: &[f32; BLOCK], scale: f32) -> u64 {
     let mut word = 0;
     for (i, &x) in x.iter().enumerate() {
         let mut best = (f32::INFINITY, E2m1::ZERO);
@@ -427,5 +453,32 @@ fn ggml_block(x: &[f32; BLOCK]) -> (u8, u64) {
         }
         word |= u64::from(best.1.to_bits()) << (4 * i);
     }
-    (code, word)
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::E2M1_DECISION_QUARTERS;
+
+    #[test]
+    fn ggmls_search_is_a_comparison_with_decision_points() {
+        for code in 1..=Ue4m3::MAX.to_bits() {
+            let scale = block::scale_value(code);
+            let points = E2M1_DECISION_QUARTERS.map(|quarters| scale * quarters as f32 * 0.25);
+            let numbers = points
+                .into_iter()
+                .chain([0.0, 1e-30, 6.0 * scale, 1000.0 * scale]);
+            let numbers: Vec<f32> = numbers
+                .flat_map(|x| [x.to_bits().saturating_sub(1), x.to_bits(), x.to_bits() + 1])
+                .flat_map(|bits| [f32::from_bits(bits), -f32::from_bits(bits)])
+                .filter(|x| !x.is_nan())
+                .collect();
+            for x in numbers.chunks(BLOCK) {
+                let x = std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0));
+                let fast = block::fp4_word_ties_down(&x, scale);
+                assert_eq!(fast, ggml_search(&x, scale), "{x:?} with scale {scale}");
+            }
+        }
+    }
 }

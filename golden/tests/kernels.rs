@@ -190,7 +190,7 @@ fn check_rows(quantizer: &ActivationQuantizer, rows: &[bf16]) {
         let bits = |values: &[f64]| {
             values
                 .iter()
-                .map(|v| v.is_nan().then_some(0).unwrap_or(v.to_bits()))
+                .map(|v| if v.is_nan() { 0 } else { v.to_bits() })
                 .collect::<Vec<_>>()
         };
         assert_eq!(bits(&found), bits(values));
@@ -223,7 +223,7 @@ proptest! {
         let blocks: Vec<Block> = blocks.iter().cycle().take(blocks.len() * rows).copied().collect();
         let tensor = PackedTensor::from_blocks(&[rows, k], TensorScale::new(scale).unwrap(), blocks.clone()).unwrap();
         let expected: Vec<f32> = blocks.iter().flat_map(Block::values).collect();
-        let bits = |values: &[f32]| values.iter().map(|v| v.is_nan().then_some(0).unwrap_or(v.to_bits())).collect::<Vec<_>>();
+        let bits = |values: &[f32]| values.iter().map(|v| if v.is_nan() { 0 } else { v.to_bits() }).collect::<Vec<_>>();
         prop_assert_eq!(bits(&tensor.unscaled_values()), bits(&expected));
         let wide: Vec<f32> = tensor.unscaled_values_f64().iter().map(|&v| v as f32).collect();
         prop_assert_eq!(bits(&wide), bits(&expected));

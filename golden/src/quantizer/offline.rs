@@ -315,15 +315,7 @@ impl<'a> Scored<'a> {
         }
         let amax = f32::from_bits(kernels::largest_bits(tensor.data));
         if !amax.is_finite() {
-            let mut elements = tensor.data.iter().enumerate();
-            let (index, &value) = elements
-                .find(|(_, value)| !value.is_finite())
-                .unwrap_or((0, &amax));
-            return Err(QuantizeError::NonFinite {
-                tensor: name(),
-                index,
-                value,
-            });
+            return Err(profiles::not_finite(tensor.name, tensor.data));
         }
         if let Some(sensitivity) = tensor.sensitivity {
             if sensitivity.len() != tensor.data.len() {
@@ -381,7 +373,9 @@ impl<'a> Scored<'a> {
         let streams = match options.scheme {
             Scheme::Fp8 => kernels::pack_fp8(data, k, self.scale),
             Scheme::Nvfp4 if !options.clip => {
+                // Everything is finite, so that there are blocks.
                 profiles::blocks(data, k, options.profile, self.amax, self.scale)
+                    .unwrap_or_default()
             }
             _ => {
                 let chosen = |(candidates, score): (&Candidates, f64)| {

@@ -41,19 +41,20 @@ fn rescaled(x: &[f32; BLOCK], m: f32) -> ([f32; BLOCK], bool) {
 pub(super) fn analyse(z: &[f32; BLOCK], f: &[f64; BLOCK]) -> ([f32; BLOCK], [f32; BLOCK], u8, f64) {
     let code = scale_code(f32::from_bits(amax_bits(z)));
     let (fp4, fp8) = (fp4_magnitudes(z, scale_value(code)), fp8_magnitudes(z));
-    let mut terms = [0f64; BLOCK];
-    for (((term, fp4), fp8), f) in terms.iter_mut().zip(&fp4).zip(&fp8).zip(f) {
+    let mut excess = [0f32; BLOCK];
+    for ((excess, fp4), fp8) in excess.iter_mut().zip(&fp4).zip(&fp8) {
         // In units of 2⁻¹⁰; the signs are the same.
-        let excess = f64::from((fp4 - fp8) * 1024.0);
-        *term = excess * excess * f;
+        *excess = (fp4 - fp8) * 1024.0;
     }
-    let mut lanes = [0f64; 4];
-    for terms in terms.as_chunks::<4>().0 {
-        for (lane, term) in lanes.iter_mut().zip(terms) {
-            *lane += term;
+    let mut lanes = [0f64; 8];
+    for (excess, f) in excess.as_chunks::<8>().0.iter().zip(f.as_chunks::<8>().0) {
+        for ((lane, &excess), f) in lanes.iter_mut().zip(excess).zip(f) {
+            let excess = f64::from(excess);
+            *lane += excess * excess * f;
         }
     }
-    let score = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    let [a, b, c, d, e, f, g, h] = lanes;
+    let score = ((a + e) + (b + f)) + ((c + g) + (d + h));
     (fp4, fp8, code, score)
 }
 

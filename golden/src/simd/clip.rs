@@ -73,13 +73,11 @@ impl Search<'_> {
                 // One loop over the lanes with all in it, which the compiler vectorises.
                 for lane in 0..LANES {
                     let step = |up: bool, below: usize| if up { STEPS[below] } else { 0.0 };
-                    let units = step(magnitude > d0[lane], 0)
-                        + step(magnitude >= d1[lane], 1)
-                        + step(magnitude > d2[lane], 2)
-                        + step(magnitude >= d3[lane], 3)
-                        + step(magnitude > d4[lane], 4)
-                        + step(magnitude >= d5[lane], 5)
+                    let low = (step(magnitude > d0[lane], 0) + step(magnitude >= d1[lane], 1))
+                        + (step(magnitude > d2[lane], 2) + step(magnitude >= d3[lane], 3));
+                    let high = (step(magnitude > d4[lane], 4) + step(magnitude >= d5[lane], 5))
                         + step(magnitude > d6[lane], 6);
+                    let units = low + high;
                     // Exact: 2 × 4 significant bits.
                     quantized[lane] = units * scales[lane];
                 }

@@ -107,3 +107,20 @@ pub(crate) fn to_f64(streams: Streams<'_>, out: &mut [[f64; BLOCK]]) {
         }
     });
 }
+
+/// The largest magnitude; NaN is left out.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2+fma"))]
+pub(crate) fn largest_magnitude(values: &[f64]) -> f64 {
+    let larger = |largest: f64, v: f64| if v.abs() > largest { v.abs() } else { largest };
+    let (chunks, rest) = values.as_chunks::<16>();
+    let mut lanes = [0f64; 16];
+    for chunk in chunks {
+        for (lane, &v) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, v);
+        }
+    }
+    lanes
+        .iter()
+        .chain(rest)
+        .fold(0.0, |largest, &v| larger(largest, v))
+}
