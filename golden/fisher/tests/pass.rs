@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod random;
 mod reference;
 
 use std::fs;
@@ -39,39 +40,15 @@ const TINY: Config = Config {
 };
 
 fn random_model(config: Config, tied: bool, seed: u64) -> Model {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut file = TensorFile::new("random");
-    let mut add = |name: String, shape: Vec<usize>, centre: f32, spread: f32| {
-        let values: Vec<f32> = (0..shape.iter().product())
-            .map(|_| centre + random.random_range(-spread..spread))
-            .collect();
-        file.tensors
-            .insert(name, RawTensor::from_f32(shape, &values));
-    };
-    let table = vec![config.vocabulary, config.hidden];
-    add("model.embed_tokens.weight".into(), table.clone(), 0.0, 1.0);
-    if !tied {
-        add("lm_head.weight".into(), table, 0.0, 0.5);
-    }
-    add("model.norm.weight".into(), vec![config.hidden], 1.0, 0.5);
-    for layer in 0..config.layers {
-        for norm in ["input_layernorm", "post_attention_layernorm"] {
-            let name = format!("model.layers.{layer}.{norm}.weight");
-            add(name, vec![config.hidden], 1.0, 0.5);
-        }
-        for matrix in Matrix::ALL {
-            let shape = config.matrix_shape(matrix).to_vec();
-            add(matrix.tensor_name(layer), shape, 0.0, 0.5);
-        }
-    }
-    Model::from_tensors(file, ConfigHints::of(&config)).unwrap()
+    Model::from_tensors(
+        random::random_tensors(&config, tied, 0.5, seed),
+        ConfigHints::default(),
+    )
+    .unwrap()
 }
 
 fn random_tokens(count: usize, seed: u64) -> Vec<u32> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    (0..count)
-        .map(|_| random.random_range(0..TINY.vocabulary as u32))
-        .collect()
+    random::random_tokens(TINY.vocabulary, count, seed)
 }
 
 fn shipped(name: &str) -> PathBuf {
@@ -298,21 +275,8 @@ fn windows_that_cannot_be_used_are_refused() {
 
 #[test]
 fn weights_of_no_working_model_are_refused() {
-    let mut random = ChaCha8Rng::seed_from_u64(6);
-    let broken = random_model(TINY, true, 6);
-    let mut file = TensorFile::new("broken");
-    file.tensors = golden::model::LanguageModel::trunk(&broken).plain().clone();
-    for layer in 0..TINY.layers {
-        for matrix in Matrix::ALL {
-            let shape = TINY.matrix_shape(matrix).to_vec();
-            let values: Vec<f32> = (0..shape.iter().product())
-                .map(|_| random.random_range(-1e38..1e38))
-                .collect();
-            file.tensors
-                .insert(matrix.tensor_name(layer), RawTensor::from_f32(shape, &values));
-        }
-    }
-    let broken = Model::from_tensors(file, ConfigHints::of(&TINY)).unwrap();
+    let file = random::random_tensors(&TINY, true, 1e38, 6);
+    let broken = Model::from_tensors(file, ConfigHints::default()).unwrap();
     let windows = windows(&random_tokens(20, 6), 6, 3);
     let error = run(&broken, &windows, &options(2), &mut |_| {
         ControlFlow::Continue(())

@@ -153,7 +153,10 @@ impl Reference {
 
 /// Matrix (outputs × inputs) times vector.
 fn product(matrix: &[f64], x: &[f64]) -> Vec<f64> {
-    matrix.chunks_exact(x.len()).map(|row| dot(row, x)).collect()
+    matrix
+        .chunks_exact(x.len())
+        .map(|row| dot(row, x))
+        .collect()
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
