@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use checkpoints::nvfp4::Layout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use golden::profiles::Profile;
 use golden::{Scheme, Selection, Share};
 use hdl::config::ArrayConfig;
 
@@ -192,6 +194,12 @@ pub struct ReportQuant {
     /// Windows of the calibration stream for the Fisher pass, if --fisher gives no file
     #[arg(long, value_name = "N", default_value = "32", value_parser = positive)]
     pub fisher_windows: usize,
+    /// Calibration windows for the compensation of rounding errors; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub compensate: usize,
+    /// Steps of tuning the norms; 0 leaves it out
+    #[arg(long, value_name = "STEPS", default_value_t = 40)]
+    pub distill: usize,
     /// Folder of quant.md, quant.svg, quant.json and fisher.safetensors
     #[arg(short, long, value_name = "DIR", default_value = "report")]
     pub output: PathBuf,
@@ -247,9 +255,15 @@ pub struct Quantize {
     /// Target share of FP8 blocks
     #[arg(long, value_name = "P", default_value = "0.3", value_parser = share)]
     pub fp8_share: Share,
-    /// Rule of the tensor scale
-    #[arg(long, value_enum, default_value_t = ProfileName::Fgmp)]
-    pub profile: ProfileName,
+    /// How tensors are scaled: fgmp, nvfp4, or the library whose bits are wanted (see docs/profiles.md)
+    #[arg(long, value_name = "PROFILE", default_value = "fgmp", value_parser = profile)]
+    pub profile: Profile,
+    /// Layout of the output: a packed file, or a folder that NVFP4 readers load
+    #[arg(long, value_enum, default_value_t = FormatName::Packed)]
+    pub format: FormatName,
+    /// Of a model only the weights, without calibration: any size, in bounded memory, resumed where it was interrupted
+    #[arg(long)]
+    pub weights_only: bool,
     /// Search each FP4 weight block's scale for the smallest error
     #[arg(long)]
     pub clip: bool,
@@ -257,16 +271,42 @@ pub struct Quantize {
     #[arg(long, value_enum, default_value_t = SelectionName::Global)]
     pub selection: SelectionName,
     #[command(flatten)]
+    pub refinement: Refinement,
+    #[command(flatten)]
     pub model: ModelArguments,
 }
 
-/// Rule of the tensor scale.
+/// Layout of quantized tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProfileName {
-    /// S = max|x| / 448, for FP4 and FP8 blocks
-    Fgmp,
-    /// S = max|x| / 2688, FP4 blocks only
-    Nvfp4,
+pub enum FormatName {
+    /// One safetensors file with the dense streams of FP4 and FP8 blocks
+    Packed,
+    /// A folder in compressed-tensors' layout; FP4 blocks only
+    CompressedTensors,
+    /// A folder in modelopt's layout; FP4 blocks only
+    Modelopt,
+}
+
+impl FormatName {
+    /// The layout of a folder; `None` for a packed file.
+    pub const fn layout(self) -> Option<Layout> {
+        match self {
+            Self::Packed => None,
+            Self::CompressedTensors => Some(Layout::CompressedTensors),
+            Self::Modelopt => Some(Layout::ModelOpt),
+        }
+    }
+}
+
+/// What is done to a quantized model beyond rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Refinement {
+    /// Compensate rounding errors of the weights on so many calibration windows
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub compensate: Option<usize>,
+    /// Tune the gains of the norms towards the full-precision model in so many steps of 4 calibration windows
+    #[arg(long, value_name = "STEPS", value_parser = positive)]
+    pub distill: Option<usize>,
 }
 
 /// Element type of decoded tensors.
@@ -312,6 +352,8 @@ pub struct Eval {
     /// How FP8 blocks are chosen
     #[arg(long, value_enum, default_value_t = SelectionName::Global)]
     pub selection: SelectionName,
+    #[command(flatten)]
+    pub refinement: Refinement,
     #[command(flatten)]
     pub model: ModelArguments,
 }
@@ -445,6 +487,16 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(number) => Ok(number),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    Profile::ALL
+        .into_iter()
+        .find(|profile| profile.name() == text)
+        .ok_or_else(|| {
+            let names: Vec<_> = Profile::ALL.into_iter().map(Profile::name).collect();
+            format!("expected one of {}", names.join(", "))
+        })
 }
 
 fn percentage(text: &str) -> Result<Share, String> {

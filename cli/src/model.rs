@@ -1,19 +1,22 @@
 //! The embedded models and streams, and models from files.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use checkpoints::{Checkpoint, Tokenizer};
+use fisher::{DistillationError, DistillationOptions};
 use golden::fisher::FisherInformation;
 use golden::model::{
-    Calibration, CalibrationWindows, ConfigHints, LanguageModel, Model, QuantizedModel,
+    Calibration, CalibrationWindows, Compensation, ConfigHints, LanguageModel, Model,
+    QuantizedModel,
 };
 use golden::packed::PackedFile;
 use golden::quantizer::WeightOptions;
 use golden::tensors::{TensorFile, read_metadata, read_tokens};
 
-use crate::arguments::ModelArguments;
-use crate::output::Output;
+use crate::arguments::{ModelArguments, Refinement};
+use crate::output::{Interrupt, Output};
 
 static SHARED: &[u8] = include_bytes!("../../models/shared-4x3.safetensors");
 static BASE: &[u8] = include_bytes!("../../models/base-4.safetensors");
@@ -89,14 +92,12 @@ fn contents(input: Option<&Path>) -> anyhow::Result<(Contents, PathBuf)> {
     }
 }
 
-/// The tensors of a file, or of an embedded model; and the name that messages give them.
-pub fn tensors(input: Option<&Path>) -> anyhow::Result<(TensorFile, PathBuf)> {
-    let (contents, path) = contents(input)?;
-    let file = match contents {
-        Contents::Tensors(file) => file,
-        Contents::Checkpoint(checkpoint) => checkpoint.to_tensor_file()?,
-    };
-    Ok((file, path))
+/// Whether it is a packed file.
+pub fn is_packed(input: Option<&Path>) -> anyhow::Result<bool> {
+    Ok(match contents(input)?.0 {
+        Contents::Tensors(file) => PackedFile::is_packed(&file),
+        Contents::Checkpoint(_) => false,
+    })
 }
 
 /// Whether there are a Llama-style model's tensors, packed ones aside.
@@ -334,6 +335,80 @@ impl Prepared {
             fisher.map(|fisher| &fisher.weights),
             &calibrated.calibration,
         )?)
+    }
+}
+
+impl Prepared {
+    /// Compensates rounding errors and tunes norms, as asked; `clip` says how scales of FP4 blocks are chosen.
+    /// False if the user stopped it.
+    pub fn refine(
+        &self,
+        quantized: &mut QuantizedModel,
+        refinement: Refinement,
+        clip: bool,
+        calibrated: &Calibrated,
+        output: &Output,
+    ) -> anyhow::Result<bool> {
+        if refinement.compensate.is_none() && refinement.distill.is_none() {
+            return Ok(true);
+        }
+        let tokens = self.calibration_tokens()?;
+        let window = self.calibration_window();
+        if let Some(count) = refinement.compensate {
+            let windows: Vec<&[u32]> = tokens.chunks_exact(window).take(count).collect();
+            if windows.len() < count {
+                bail!(
+                    "--compensate {count}: the calibration stream has {} windows of {window} tokens",
+                    windows.len()
+                );
+            }
+            let fisher = self.fisher.as_ref().filter(|_| calibrated.weighted);
+            let options = Compensation {
+                clip,
+                ..Compensation::default()
+            };
+            let progress = output.progress("compensating", 1);
+            quantized.compensate(
+                &self.model,
+                &windows,
+                options,
+                fisher.map(|fisher| &fisher.weights),
+                &mut |done, all| {
+                    progress.set_length(all as u64);
+                    progress.set_position(done as u64);
+                },
+            )?;
+            progress.finish_and_clear();
+        }
+        if let Some(steps) = refinement.distill {
+            let options = DistillationOptions {
+                steps,
+                ..DistillationOptions::default()
+            };
+            let windows = fisher::windows(&tokens, window, steps * options.batch);
+            let interrupt = Interrupt::graceful();
+            let progress = output.progress("tuning norms", steps as u64);
+            let result = fisher::distill(&self.model, quantized, &windows, &options, &mut |step| {
+                progress.set_position(step.done as u64);
+                if let Some(loss) = step.loss {
+                    progress.set_message(format!("tuning norms, {loss:.4}"));
+                }
+                if interrupt.asked() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            progress.finish_and_clear();
+            match result {
+                Err(DistillationError::Interrupted { done, steps }) => {
+                    output.line(format!("interrupted after {done} of {steps} steps"));
+                    return Ok(false);
+                }
+                result => result?,
+            };
+        }
+        Ok(true)
     }
 }
 

@@ -207,7 +207,17 @@ pub fn run(arguments: &Eval, seed: u64, output: &Output) -> anyhow::Result<Outco
                             selection: arguments.selection.selection(seed),
                             ..WeightOptions::new(scheme)
                         };
-                        Some(prepared.quantize(options, calibration)?)
+                        let mut quantized = prepared.quantize(options, calibration)?;
+                        if !prepared.refine(
+                            &mut quantized,
+                            arguments.refinement,
+                            arguments.clip,
+                            calibration,
+                            output,
+                        )? {
+                            return Ok(Outcome::Interrupted);
+                        }
+                        Some(quantized)
                     }
                     _ => None,
                 };

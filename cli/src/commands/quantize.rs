@@ -1,21 +1,23 @@
 //! `fgmp quantize`: models or plain tensors to packed tensors.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
+use std::path::Path;
 
 use anyhow::{Context, bail};
+use checkpoints::Checkpoint;
+use checkpoints::nvfp4::{Export, Layout, llama_config};
+use checkpoints::streaming::{self, Job, StreamError};
 use golden::Scheme;
-use golden::model::{Matrix, Model};
-use golden::packed::{PackedFile, PackedTensor, Profile};
-use golden::quantizer::{WeightOptions, WeightTensor, quantize_weights};
-use golden::tensors::{Tensor, TensorFile};
+use golden::model::Matrix;
+use golden::packed::{PackedFile, PackedTensor};
+use golden::quantizer::WeightOptions;
 use safetensors::Dtype;
 use serde::Serialize;
 
-use crate::arguments::{ProfileName, Quantize, SchemeName};
+use crate::arguments::{FormatName, Quantize, Refinement, SchemeName};
 use crate::model::{self, Prepared};
-use crate::output::{Outcome, Output, check_writable, count, percent};
+use crate::output::{Interrupt, Outcome, Output, check_writable, count, percent};
 
 #[derive(Serialize)]
 struct TensorReport {
@@ -48,112 +50,164 @@ fn mse(original: &[f32], packed: &PackedTensor) -> f64 {
     sum / original.len() as f64
 }
 
-/// What packed tensors are compared with.
-enum Originals {
-    Model(Box<Model>),
-    Tensors(TensorFile),
-}
-
-impl Originals {
-    fn data(&self, name: &str) -> anyhow::Result<Cow<'_, [f32]>> {
-        match self {
-            Self::Tensors(file) => Ok(Cow::Owned(file.tensor(name)?.data)),
-            Self::Model(model) => (0..model.config().layers)
-                .flat_map(|layer| Matrix::ALL.map(|matrix| (layer, matrix)))
-                .find(|(layer, matrix)| matrix.tensor_name(*layer) == name)
-                .and_then(|(layer, matrix)| model.matrix(layer, matrix))
-                .map(Cow::Borrowed)
-                .with_context(|| format!("the model has no matrix {name}")),
-        }
-    }
-}
-
-/// Whether a type holds integers or booleans, which are copied as they are.
-fn is_integer(dtype: Dtype) -> bool {
-    matches!(
-        dtype,
-        Dtype::BOOL
-            | Dtype::U8
-            | Dtype::I8
-            | Dtype::U16
-            | Dtype::I16
-            | Dtype::U32
-            | Dtype::I32
-            | Dtype::U64
-            | Dtype::I64
-    )
-}
-
-/// Packs every float tensor of at least two dimensions; the others are kept as they are.
-fn quantize_tensors(
-    file: &TensorFile,
-    path: &Path,
+/// Quantizes a model that fits in memory, activations and all. `None` if the user stopped it.
+fn quantize_model(
+    arguments: &Quantize,
     options: WeightOptions,
-) -> anyhow::Result<PackedFile> {
-    let mut floats: Vec<(String, Tensor)> = Vec::new();
-    let mut plain = BTreeMap::new();
-    for (name, raw) in &file.tensors {
-        match raw.to_f32() {
-            Some(tensor) if tensor.shape.len() >= 2 => floats.push((name.clone(), tensor)),
-            None if !is_integer(raw.dtype) => bail!(
-                "{}: tensor {name}: expected F32, F16 or BF16, found {:?}",
-                path.display(),
-                raw.dtype
-            ),
-            // Vectors, and integers such as positions.
-            _ => {
-                plain.insert(name.clone(), raw.clone());
-            }
-        }
+    output: &Output,
+) -> anyhow::Result<Option<(Vec<TensorReport>, String)>> {
+    let prepared = Prepared::open(arguments.input.as_deref(), &arguments.model)?;
+    let calibrated = prepared.calibrate(output)?;
+    let spinner = output.spinner("quantizing");
+    let mut quantized = prepared.quantize(options, &calibrated)?;
+    spinner.finish_and_clear();
+    let done = prepared.refine(
+        &mut quantized,
+        arguments.refinement,
+        options.clip,
+        &calibrated,
+        output,
+    )?;
+    if !done {
+        return Ok(None);
     }
-    if floats.is_empty() {
-        let found: Vec<String> = plain
-            .iter()
-            .map(|(name, raw)| format!("{name} ({:?}, shape {:?})", raw.dtype, raw.shape))
-            .collect();
-        bail!(
-            "{}: nothing to quantize: expected F32, F16 or BF16 tensors of two or more dimensions, found {}",
-            path.display(),
-            if found.is_empty() {
-                "none at all".to_owned()
-            } else {
-                found.join(", ")
-            }
-        );
-    }
-    if let Some((name, tensor)) = floats.iter().find(|(_, tensor)| tensor.shape.contains(&0)) {
-        bail!(
-            "{}: tensor {name}: has shape {:?}; the reduction dimension K and all others must be at least 1",
-            path.display(),
-            tensor.shape
-        );
-    }
-    let weights: Vec<WeightTensor<'_>> = floats
-        .iter()
-        .map(|(name, tensor)| WeightTensor {
-            name,
-            shape: &tensor.shape,
-            data: &tensor.data,
-            sensitivity: None,
+    let packed = quantized.to_packed_file();
+    let config = *prepared.model.config();
+    let tensors = (0..config.layers)
+        .flat_map(|layer| Matrix::ALL.map(|matrix| (layer, matrix)))
+        .filter_map(|(layer, matrix)| {
+            let tensor = quantized.packed(layer, matrix)?;
+            let original = prepared.model.matrix(layer, matrix)?;
+            Some(TensorReport {
+                name: matrix.tensor_name(layer),
+                shape: tensor.shape().to_vec(),
+                tensor_scale: tensor.scale().get(),
+                blocks: tensor.block_count(),
+                fp8_blocks: tensor.fp8_blocks(),
+                bits_per_element: tensor.bits_per_element(),
+                mse: mse(original, tensor),
+            })
         })
         .collect();
-    let quantized = quantize_weights(&weights, options)
-        .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-    let packed = floats
-        .iter()
-        .map(|(name, _)| name.clone())
-        .zip(quantized.tensors)
+    match (&arguments.output, arguments.format.layout()) {
+        (None, _) => {}
+        (Some(path), None) => packed.save(path)?,
+        (Some(folder), Some(layout)) => {
+            let tied = !packed.plain.contains_key("lm_head.weight");
+            let dtype = packed
+                .plain
+                .values()
+                .map(|tensor| tensor.dtype)
+                .next()
+                .unwrap_or(Dtype::BF16);
+            export(
+                &packed,
+                layout,
+                &llama_config(&config, tied, dtype)?,
+                folder,
+            )?;
+        }
+    }
+    Ok(Some((tensors, prepared.name)))
+}
+
+/// Writes a folder that NVFP4 readers load.
+fn export(
+    packed: &PackedFile,
+    layout: Layout,
+    config: &serde_json::Map<String, serde_json::Value>,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let export = Export::new(packed, layout, &BTreeMap::new())?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("{}: can't be made", folder.display()))?;
+    Ok(export.save(folder, config)?)
+}
+
+/// Quantizes the weights of a file of any size, tensor by tensor. `None` if the user stopped it.
+fn quantize_weights(
+    arguments: &Quantize,
+    options: WeightOptions,
+    output: &Output,
+) -> anyhow::Result<Option<(Vec<TensorReport>, String)>> {
+    let Some(path) = &arguments.input else {
+        bail!("--weights-only: takes a file; the embedded models fit in memory");
+    };
+    if arguments.refinement != Refinement::default() {
+        bail!(
+            "--compensate and --distill need a model in memory and calibration; leave --weights-only away"
+        );
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    let sensitivity = arguments
+        .model
+        .fisher
+        .as_ref()
+        .map(|path| Checkpoint::open(path))
+        .transpose()?;
+    let scratch = tempfile::tempdir().context("no folder for temporary files")?;
+    let in_scratch = scratch.path().join("packed.safetensors");
+    let target = match (&arguments.output, arguments.format.layout()) {
+        (Some(path), None) => path,
+        _ => &in_scratch,
+    };
+    let job = Job {
+        checkpoint: &checkpoint,
+        sensitivity: sensitivity.as_ref(),
+        options,
+        output: target,
+    };
+    let interrupt = Interrupt::graceful();
+    let progress = output.progress("quantizing", 1);
+    let result = streaming::quantize(job, &mut |step| {
+        progress.set_length(step.all);
+        progress.set_position(step.done);
+        progress.set_message(format!("{} {}", step.stage, shortened(step.tensor)));
+        if interrupt.asked() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    progress.finish_and_clear();
+    let tensors = match result {
+        Err(StreamError::Interrupted) => {
+            output.line(format!("{}: {}", path.display(), StreamError::Interrupted));
+            return Ok(None);
+        }
+        Err(error) => return Err(anyhow::anyhow!("{}: {error}", path.display())),
+        Ok(tensors) => tensors,
+    };
+    if let (Some(folder), Some(layout)) = (&arguments.output, arguments.format.layout()) {
+        let packed = PackedFile::open(&in_scratch)?;
+        export(&packed, layout, &serde_json::Map::new(), folder)?;
+    }
+    let tensors = tensors
+        .into_iter()
+        .map(|tensor| TensorReport {
+            name: tensor.name,
+            shape: tensor.shape,
+            tensor_scale: tensor.scale.get(),
+            blocks: tensor.blocks,
+            fp8_blocks: tensor.fp8_blocks,
+            bits_per_element: tensor.bits_per_element,
+            mse: tensor.mse,
+        })
         .collect();
-    Ok(PackedFile {
-        packed,
-        plain,
-        model: serde_json::Map::new(),
-    })
+    Ok(Some((tensors, path.display().to_string())))
+}
+
+/// The end of a long name.
+fn shortened(name: &str) -> &str {
+    name.char_indices()
+        .nth_back(17)
+        .and_then(|(start, _)| name.get(start..))
+        .unwrap_or(name)
 }
 
 /// Runs the command.
 pub fn run(arguments: &Quantize, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
-    if let Some(path) = &arguments.output {
+    if let (Some(path), FormatName::Packed) = (&arguments.output, arguments.format) {
         check_writable(path)?;
     }
     if arguments.scheme == SchemeName::Bf16 {
@@ -163,53 +217,25 @@ pub fn run(arguments: &Quantize, seed: u64, output: &Output) -> anyhow::Result<O
     let options = WeightOptions {
         clip: arguments.clip,
         selection: arguments.selection.selection(seed),
-        profile: match arguments.profile {
-            ProfileName::Fgmp => Profile::Fgmp,
-            ProfileName::Nvfp4 => Profile::Nvfp4,
-        },
+        profile: arguments.profile,
         ..WeightOptions::new(scheme)
     };
+    options.check()?;
     let input = arguments.input.as_deref();
-    let (packed, originals, path) = if model::is_model(input)? {
-        let prepared = Prepared::open(input, &arguments.model)?;
-        let calibrated = prepared.calibrate(output)?;
-        let spinner = output.spinner("quantizing");
-        let packed = prepared.quantize(options, &calibrated)?.to_packed_file();
-        spinner.finish_and_clear();
-        (
-            packed,
-            Originals::Model(Box::new(prepared.model)),
-            PathBuf::from(prepared.name),
-        )
-    } else {
-        let (file, path) = model::tensors(input)?;
-        if PackedFile::is_packed(&file) {
-            bail!("{}: is already packed", path.display());
-        }
-        let spinner = output.spinner("quantizing");
-        let packed = quantize_tensors(&file, &path, options)?;
-        spinner.finish_and_clear();
-        (packed, Originals::Tensors(file), path)
-    };
-
-    let tensors = packed
-        .packed
-        .iter()
-        .map(|(name, tensor)| {
-            Ok(TensorReport {
-                name: name.clone(),
-                shape: tensor.shape().to_vec(),
-                tensor_scale: tensor.scale().get(),
-                blocks: tensor.block_count(),
-                fp8_blocks: tensor.fp8_blocks(),
-                bits_per_element: tensor.bits_per_element(),
-                mse: mse(&originals.data(name)?, tensor),
-            })
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    if let Some(path) = &arguments.output {
-        packed.save(path)?;
+    if model::is_packed(input)? {
+        bail!(
+            "{}: is already packed",
+            input.unwrap_or(Path::new("")).display()
+        );
     }
+    let quantized = if model::is_model(input)? && !arguments.weights_only {
+        quantize_model(arguments, options, output)?
+    } else {
+        quantize_weights(arguments, options, output)?
+    };
+    let Some((tensors, name)) = quantized else {
+        return Ok(Outcome::Interrupted);
+    };
 
     let blocks: usize = tensors.iter().map(|tensor| tensor.blocks).sum();
     let fp8_blocks: usize = tensors.iter().map(|tensor| tensor.fp8_blocks).sum();
@@ -223,7 +249,7 @@ pub fn run(arguments: &Quantize, seed: u64, output: &Output) -> anyhow::Result<O
         .map(|tensor| tensor.bits_per_element * tensor.shape.iter().product::<usize>() as f64)
         .sum();
     let report = Report {
-        input: path.display().to_string(),
+        input: name,
         output: arguments
             .output
             .as_ref()

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::eval::{self, Stream, evaluate};
 use super::fisher;
-use crate::arguments::ReportQuant;
+use crate::arguments::{Refinement, ReportQuant};
 use crate::model::{Calibrated, Prepared};
 use crate::output::{Outcome, Output, check_writable, percent};
 use crate::plot::{Curve, Plot};
@@ -29,6 +29,8 @@ enum Group {
     Sweep,
     /// The same share of FP8 blocks, chosen or scaled otherwise.
     Alternative,
+    /// The same share, and something more.
+    Refinement,
 }
 
 /// A way to quantize the model.
@@ -38,6 +40,8 @@ struct Variant {
     options: Option<WeightOptions>,
     /// Whether squared gradients weigh the errors of clipping and of scores.
     fisher: bool,
+    /// What follows the rounding.
+    refinement: Refinement,
 }
 
 #[derive(Serialize)]
@@ -46,6 +50,10 @@ struct QuantRow {
     group: Group,
     clip: bool,
     fisher: bool,
+    /// Windows that rounding errors were compensated on.
+    compensate: Option<usize>,
+    /// Steps that norms were tuned in.
+    distill: Option<usize>,
     selection: Option<&'static str>,
     /// Bits of a stored weight, scales and tags included; absent in full precision.
     weight_bits: Option<f64>,
@@ -84,6 +92,7 @@ fn variants(arguments: &ReportQuant, seed: u64) -> Vec<Variant> {
         group: Group::Reference,
         options,
         fisher,
+        refinement: Refinement::default(),
     };
     let global = Selection::Global;
     let mut variants = vec![
@@ -97,6 +106,7 @@ fn variants(arguments: &ReportQuant, seed: u64) -> Vec<Variant> {
         group: Group::Sweep,
         options: options(fgmp(share), true, global),
         fisher: true,
+        refinement: Refinement::default(),
     }));
     let share = arguments.fp8_share;
     let alternatives = [
@@ -114,6 +124,33 @@ fn variants(arguments: &ReportQuant, seed: u64) -> Vec<Variant> {
                 group: Group::Alternative,
                 options: options(fgmp(share), clip, selection),
                 fisher,
+                refinement: Refinement::default(),
+            }),
+    );
+    let asked = |count: usize| (count > 0).then_some(count);
+    let (compensate, distill) = (asked(arguments.compensate), asked(arguments.distill));
+    let refinements = [
+        ("rounding compensated", compensate, None),
+        ("norms tuned", None, distill),
+        (
+            "both",
+            compensate.and(distill).and(compensate),
+            compensate.and(distill),
+        ),
+    ];
+    variants.extend(
+        refinements
+            .into_iter()
+            .filter(|(_, compensate, distill)| compensate.or(*distill).is_some())
+            .map(|(name, compensate, distill)| Variant {
+                name: format!("{} %, {name}", rounded_percent(share)),
+                group: Group::Refinement,
+                options: options(fgmp(share), true, global),
+                fisher: true,
+                refinement: Refinement {
+                    compensate,
+                    distill,
+                },
             }),
     );
     variants
@@ -173,10 +210,21 @@ pub fn quant(arguments: &ReportQuant, seed: u64, output: &Output) -> anyhow::Res
         } else {
             &unweighted
         };
-        let quantized = variant
+        let mut quantized = variant
             .options
             .map(|options| prepared.quantize(options, calibrated))
             .transpose()?;
+        if let (Some(quantized), Some(options)) = (&mut quantized, variant.options)
+            && !prepared.refine(
+                quantized,
+                variant.refinement,
+                options.clip,
+                calibrated,
+                output,
+            )?
+        {
+            return Ok(Outcome::Interrupted);
+        }
         let engine: &dyn LanguageModel = match &quantized {
             Some(quantized) => quantized,
             None => &prepared.model,
@@ -193,6 +241,8 @@ pub fn quant(arguments: &ReportQuant, seed: u64, output: &Output) -> anyhow::Res
         let row = QuantRow {
             clip: variant.options.is_some_and(|o| o.clip),
             fisher: variant.fisher,
+            compensate: variant.refinement.compensate,
+            distill: variant.refinement.distill,
             selection: variant.options.map(|o| o.selection.name()),
             weight_bits: quantized.as_ref().map(|q| q.bits_per_weight()),
             activation_bits: evaluation.activation_fp8_share.map(bits_per_element),
@@ -311,6 +361,7 @@ fn picture(report: &QuantReport) -> anyhow::Result<String> {
         },
         marks: group(Group::Reference)
             .chain(group(Group::Alternative))
+            .chain(group(Group::Refinement))
             .filter_map(labelled)
             .collect(),
     }

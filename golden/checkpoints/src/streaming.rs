@@ -18,7 +18,8 @@ use std::sync::Mutex;
 use golden::block::bits_per_element;
 use golden::format::{BLOCK, Ue4m3};
 use golden::packed::{PackedError, PackedTensor, TensorScale, TensorScaleError, packed_metadata};
-use golden::quantizer::{Candidates, UNIFORM, WeightOptions, candidates, choose};
+use golden::profiles;
+use golden::quantizer::{Candidates, QuantizeError, UNIFORM, WeightOptions, candidates, choose};
 use golden::tensors::{METADATA_KEY, write_atomically};
 use golden::{Scheme, Selection};
 use rayon::prelude::*;
@@ -39,6 +40,9 @@ pub enum StreamError {
     /// The checkpoint, or that of the sensitivities, is wrong.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The options don't go together.
+    #[error(transparent)]
+    Options(#[from] QuantizeError),
     /// A file of the work folder or the output can't be written or read back.
     #[error("{}: {source}", path.display())]
     Io {
@@ -134,6 +138,7 @@ pub fn quantize(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(StreamError::Interrupted),
     };
+    job.options.check()?;
     let model = job.checkpoint.tensor("model.embed_tokens.weight").is_some();
     let packed: Vec<&TensorInfo> = job
         .checkpoint
@@ -185,10 +190,10 @@ pub fn quantize(
     let mut tensors = Vec::new();
     for (index, (info, threshold)) in packed.iter().zip(thresholds).enumerate() {
         let start = done;
-        let scale = scored
-            .get(index)
-            .map_or(TensorScale::ONE, |scored: &Scored| scored.scale);
-        tensors.push(work.pack(index, info, scale, threshold, &mut |elements| {
+        let Some(scored) = scored.get(index) else {
+            continue;
+        };
+        tensors.push(work.pack(index, info, scored, threshold, &mut |elements| {
             progress(Step {
                 stage: "packing",
                 tensor: &info.name,
@@ -219,6 +224,7 @@ fn fault(tensor: &str, reason: impl Into<String>) -> StreamError {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 struct Scored {
     scale: TensorScale,
+    amax: f32,
     blocks: u64,
 }
 
@@ -360,7 +366,11 @@ impl<'a> Work<'a> {
         let scale = TensorScale::of_amax(amax, self.job.options.profile)
             .map_err(|e: TensorScaleError| fault(&info.name, e.to_string()))?;
         let blocks = (info.rows() * info.width().div_ceil(BLOCK)) as u64;
-        let scored = Scored { scale, blocks };
+        let scored = Scored {
+            scale,
+            amax,
+            blocks,
+        };
         if self.needs_scores() {
             let mut scores = self.create(index, "scores")?;
             let mut scales = self.create(index, "codes")?;
@@ -554,7 +564,7 @@ impl<'a> Work<'a> {
         &self,
         index: usize,
         info: &TensorInfo,
-        scale: TensorScale,
+        scored: &Scored,
         threshold: f64,
         progress: &mut dyn FnMut(u64) -> Result<(), StreamError>,
     ) -> Result<StreamedTensor, StreamError> {
@@ -573,9 +583,28 @@ impl<'a> Work<'a> {
         };
         let width = info.width();
         let row_blocks = width.div_ceil(BLOCK);
+        let scale = scored.scale;
         let (mut blocks, mut fp8_blocks, mut squares) = (0, 0, 0f64);
         self.each_chunk(info, |first, chunk| {
             let rows = chunk.len() / width;
+            if self.job.options.profile.is_recipe() {
+                let part = profiles::quantize_with_amax(
+                    &info.name,
+                    &[rows, width],
+                    chunk,
+                    self.job.options.profile,
+                    scored.amax,
+                )?
+                .tensor;
+                blocks += part.block_count();
+                squares += chunk
+                    .iter()
+                    .zip(part.decode())
+                    .map(|(x, y)| (f64::from(*x) - f64::from(y)).powi(2))
+                    .sum::<f64>();
+                write_streams(&mut streams, &part)?;
+                return progress((first * width + chunk.len()) as u64);
+            }
             let found = match &mut stored {
                 Some((scores, codes)) => read_candidates(scores, codes, rows * row_blocks)
                     .map_err(|source| StreamError::Io {
@@ -606,18 +635,7 @@ impl<'a> Work<'a> {
                 .map_err(|e: PackedError| fault(&info.name, e.to_string()))?;
             blocks += part.block_count();
             fp8_blocks += part.fp8_blocks();
-            let payload: Vec<u8> = part
-                .payload()
-                .iter()
-                .flat_map(|w| w.to_le_bytes())
-                .collect();
-            for (stream, bytes) in
-                streams
-                    .iter_mut()
-                    .zip([payload.as_slice(), part.scales(), part.tags()])
-            {
-                stream.write(bytes)?;
-            }
+            write_streams(&mut streams, &part)?;
             progress((first * width + chunk.len()) as u64)
         })?;
         for stream in streams {
@@ -787,6 +805,22 @@ impl Stream {
                 source,
             })
     }
+}
+
+/// Appends payload, scales and tags, in this order, of whole rows to their files.
+fn write_streams(streams: &mut [Stream; 3], part: &PackedTensor) -> Result<(), StreamError> {
+    let payload: Vec<u8> = part
+        .payload()
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    for (stream, bytes) in streams
+        .iter_mut()
+        .zip([payload.as_slice(), part.scales(), part.tags()])
+    {
+        stream.write(bytes)?;
+    }
+    Ok(())
 }
 
 fn read_candidates(

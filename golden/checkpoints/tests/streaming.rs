@@ -143,6 +143,10 @@ fn the_stream_is_the_file_made_in_memory() {
             ..WeightOptions::new(Scheme::Nvfp4)
         },
         WeightOptions {
+            profile: Profile::Torchao,
+            ..WeightOptions::new(Scheme::Nvfp4)
+        },
+        WeightOptions {
             clip: true,
             ..WeightOptions::new(Scheme::Nvfp4)
         },

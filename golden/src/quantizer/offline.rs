@@ -48,6 +48,32 @@ impl WeightOptions {
     }
 }
 
+impl WeightOptions {
+    /// Checks that the options go together.
+    ///
+    /// # Errors
+    /// The profile can't express the scheme, or chooses the scales that are to be searched.
+    pub const fn check(&self) -> Result<(), QuantizeError> {
+        let unsupported = match (self.scheme, self.profile) {
+            (Scheme::Bf16, _) => true,
+            (Scheme::Fp8 | Scheme::Fgmp { .. }, profile) => !matches!(profile, Profile::Fgmp),
+            (Scheme::Nvfp4, _) => false,
+        };
+        if unsupported {
+            return Err(QuantizeError::Scheme {
+                profile: self.profile,
+                scheme: self.scheme,
+            });
+        }
+        if self.clip && self.profile.is_recipe() {
+            return Err(QuantizeError::Clip {
+                profile: self.profile,
+            });
+        }
+        Ok(())
+    }
+}
+
 /// Why weights can't be quantized.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum QuantizeError {
@@ -230,22 +256,7 @@ pub fn quantize_weights(
     tensors: &[WeightTensor<'_>],
     options: WeightOptions,
 ) -> Result<QuantizedWeights, QuantizeError> {
-    let unsupported = match (options.scheme, options.profile) {
-        (Scheme::Bf16, _) => true,
-        (Scheme::Fp8 | Scheme::Fgmp { .. }, profile) => profile != Profile::Fgmp,
-        (Scheme::Nvfp4, _) => false,
-    };
-    if unsupported {
-        return Err(QuantizeError::Scheme {
-            profile: options.profile,
-            scheme: options.scheme,
-        });
-    }
-    if options.clip && options.profile.is_recipe() {
-        return Err(QuantizeError::Clip {
-            profile: options.profile,
-        });
-    }
+    options.check()?;
     let mut scored = tensors
         .iter()
         .map(|tensor| Scored::new(*tensor, options))
