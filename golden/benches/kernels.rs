@@ -22,7 +22,7 @@ use golden::packed::{PackedTensor, Profile, TensorScale};
 use golden::profiles::quantize_with_amax;
 use golden::quantizer::{
     ActivationQuantizer, ChannelSensitivity, Policy, UNIFORM, WeightOptions, WeightTensor,
-    clipped_scale, decide, quantize_weights,
+    clipped_scale_by_trial, decide, quantize_weights,
 };
 use golden::{Scheme, Share};
 use half::bf16;
@@ -264,7 +264,7 @@ fn weights(c: &mut Criterion<CpuTime>) {
     searched.bench_function("by the definition", |b| {
         b.iter(|| {
             for z in few.as_chunks().0 {
-                black_box(clipped_scale(black_box(z), &UNIFORM));
+                black_box(clipped_scale_by_trial(black_box(z), &UNIFORM));
             }
         })
     });

@@ -1,6 +1,7 @@
 //! Choosing the format of a block and quantizing it (numerics §3).
 
 mod offline;
+mod rows;
 mod stream;
 
 use half::bf16;
@@ -8,8 +9,9 @@ use half::bf16;
 pub(crate) use offline::thresholds;
 pub use offline::{
     Candidates, QuantizeError, QuantizedWeights, UNIFORM, WeightOptions, WeightTensor, candidates,
-    choose, clipped_scale, quantize_weights,
+    choose, clipped_scale, clipped_scale_by_trial, quantize_weights,
 };
+pub use rows::{RowsError, pack_rows, score_rows};
 pub use stream::{ActivationQuantizer, ChannelSensitivity, Policy};
 
 use crate::block::Block;

@@ -10,8 +10,9 @@ use golden::block::Block;
 use golden::format::{BLOCK, E2M1_DECISION_QUARTERS, Ue4m3};
 use golden::packed::{PackedTensor, Profile, TensorScale};
 use golden::quantizer::{
-    ActivationQuantizer, ChannelSensitivity, Policy, SCORE_UNIT_EXPONENT, UNIFORM, WeightOptions,
-    WeightTensor, candidates, choose, decide, quantize_weights,
+    ActivationQuantizer, ChannelSensitivity, Policy, RowsError, SCORE_UNIT_EXPONENT, UNIFORM,
+    WeightOptions, WeightTensor, candidates, choose, clipped_scale_by_trial, decide, pack_rows,
+    quantize_weights, score_rows,
 };
 use golden::{Scheme, Share, strategies};
 use half::bf16;
@@ -70,6 +71,9 @@ fn by_the_definition(
         .map(|(x, f)| {
             let z = x.map(|x| x / scale.get());
             let mut candidates = candidates(&z, &f, options.clip);
+            if options.clip {
+                assert_eq!(candidates.scale, clipped_scale_by_trial(&z, &f));
+            }
             candidates.score *= s * s;
             choose(&z, &candidates, threshold)
         });
@@ -132,6 +136,61 @@ fn weights_quantized_fast_are_weights_quantized_by_the_definition() {
             );
         }
     }
+}
+
+#[test]
+fn rows_in_parts_are_the_tensor() {
+    let (k, rows) = (37, 24);
+    let data = weights(k * rows, 5);
+    let sensitivity: Vec<f32> = data.iter().map(|x| x * x).collect();
+    let tensor = WeightTensor {
+        name: "w",
+        shape: &[rows, k],
+        data: &data,
+        sensitivity: Some(&sensitivity),
+    };
+    let share = Share::new(0.4).unwrap();
+    let options = WeightOptions {
+        clip: true,
+        ..WeightOptions::new(Scheme::Fgmp { fp8_share: share })
+    };
+    let whole = quantize_weights(&[tensor], options).unwrap();
+    let scale = whole.tensors[0].scale();
+    let unit = f64::from(scale.get()).powi(2);
+    let (mut tags, mut scales, mut payload) =
+        (Vec::<u8>::new(), Vec::<u8>::new(), Vec::<u64>::new());
+    for (data, f) in data.chunks(8 * k).zip(sensitivity.chunks(8 * k)) {
+        let candidates = score_rows(data, k, Some(f), scale, true).unwrap();
+        let chosen = candidates
+            .iter()
+            .map(|c| (c.score * unit <= whole.thresholds[0]).then_some(c.scale));
+        let part = pack_rows(data, k, scale, &chosen.collect::<Vec<_>>()).unwrap();
+        tags.extend(part.tags());
+        scales.extend(part.scales());
+        payload.extend(part.payload());
+    }
+    assert!(whole.tensors[0].fp8_blocks() > 0);
+    assert_eq!(tags, whole.tensors[0].tags());
+    assert_eq!(scales, whole.tensors[0].scales());
+    assert_eq!(payload, whole.tensors[0].payload());
+
+    let one = TensorScale::ONE;
+    let length = |result: Result<(), RowsError>| matches!(result, Err(RowsError::Length { .. }));
+    assert!(length(score_rows(&data, 36, None, one, false).map(drop)));
+    assert!(length(score_rows(&data, 0, None, one, false).map(drop)));
+    assert!(length(
+        score_rows(&data, k, Some(&[1.0]), one, false).map(drop)
+    ));
+    assert!(length(pack_rows(&data, k, one, &[None]).map(drop)));
+    assert!(matches!(
+        pack_rows(&[], k, one, &[]),
+        Err(RowsError::Packed(_))
+    ));
+    let nan = score_rows(&[f32::NAN], 1, None, one, false);
+    assert_eq!(nan, Err(RowsError::NonFinite));
+    let negative = score_rows(&[1.0], 1, Some(&[-1.0]), one, false);
+    assert_eq!(negative, Err(RowsError::Sensitivity));
+    assert_eq!(score_rows(&[], 5, None, one, false), Ok(vec![]));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::format::{BLOCK, E2M1_DECISION_QUARTERS, E2m1, E4m3, Ue4m3};
 use crate::packed::{PackedError, PackedTensor, Profile, TensorScale, TensorScaleError};
 use crate::profiles;
 use crate::scheme::{Scheme, Selection, Share};
-use crate::simd::weights as kernels;
+use crate::simd::{clip, weights as kernels};
 
 /// Element sensitivities where none are known.
 pub const UNIFORM: [f64; BLOCK] = [1.0; BLOCK];
@@ -193,8 +193,13 @@ pub fn choose(z: &[f32; BLOCK], candidates: &Candidates, threshold: f64) -> Bloc
 
 /// The scale in 0x01 … 0x7E that minimises Σ F·(c·RNE(z/c) − z)² in FP64; the smallest wins a tie.
 ///
-/// NaN elements contribute nothing.
+/// NaN elements contribute nothing. The same as [`clipped_scale_by_trial`], which it leaves what is infinite, negative or beyond all use to.
 pub fn clipped_scale(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK]) -> Ue4m3 {
+    clip::clipped_scale(z, sensitivity).unwrap_or_else(|| clipped_scale_by_trial(z, sensitivity))
+}
+
+/// [`clipped_scale`] by trying all: the definition.
+pub fn clipped_scale_by_trial(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK]) -> Ue4m3 {
     let magnitudes = z.map(|z| if z.is_nan() { 0.0 } else { f64::from(z.abs()) });
     let mut best = (f64::INFINITY, Ue4m3::ONE);
     for scale in Ue4m3::all().skip(1) {

@@ -1,7 +1,9 @@
 //! The search for a block's best scale (numerics §3), with candidates beside each other in the lanes.
 
-use super::block::{DECISIONS, STEPS};
-use crate::format::{BLOCK, UE4M3, Ue4m3};
+use multiversion::multiversion;
+
+use super::block::{DECISIONS, STEPS, amax_bits, scale_code};
+use crate::format::{BLOCK, UE4M3, Ue4m3, exp2};
 
 /// Neighbouring scale codes that are tried together.
 const LANES: usize = 8;
@@ -102,6 +104,22 @@ impl Search<'_> {
     }
 }
 
+/// `clipped_scale` of one block; `None` if an element is infinite, or a sensitivity is negative, NaN or so large that sums overflow.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2+fma"))]
+pub(crate) fn clipped_scale(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK]) -> Option<Ue4m3> {
+    /// With squares of FP32 numbers below 2²⁵⁶, far from FP64's limits.
+    const LARGEST_SENSITIVITY: f64 = exp2(500);
+    let mut numbers = *z;
+    for z in &mut numbers {
+        *z = if z.is_nan() { 0.0 } else { *z };
+    }
+    let amax = f32::from_bits(amax_bits(&numbers));
+    let usual = sensitivity
+        .iter()
+        .all(|f| (0.0..=LARGEST_SENSITIVITY).contains(f));
+    (usual && amax.is_finite()).then(|| search(&numbers, sensitivity, scale_code(amax)))
+}
+
 /// The code of `clipped_scale`, for finite elements and sensitivities that are finite and not negative.
 ///
 /// `start` is any code; the nearer the best one, the sooner the search ends. Candidates need not be looked at
@@ -183,12 +201,19 @@ pub(super) fn search(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK], start: u8) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantizer::{UNIFORM, clipped_scale};
+    use crate::quantizer::{UNIFORM, clipped_scale_by_trial};
     use crate::strategies;
     use proptest::prelude::*;
 
     fn check(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK]) -> Result<(), TestCaseError> {
-        let expected = clipped_scale(z, sensitivity);
+        let expected = clipped_scale_by_trial(z, sensitivity);
+        prop_assert_eq!(
+            clipped_scale(z, sensitivity),
+            Some(expected),
+            "{:?} {:?}",
+            z,
+            sensitivity
+        );
         let amax = z.iter().fold(0f32, |amax, z| amax.max(z.abs()));
         // Any start will do.
         for start in [Ue4m3::of_amax(amax).to_bits(), 0, 1, 0x40, 0x7E] {
@@ -241,8 +266,32 @@ mod tests {
         let mut z = [0.0; BLOCK];
         assert_eq!(search(&z, &UNIFORM, 0).to_bits(), 1);
         z[3] = -6.0;
-        assert_eq!(search(&z, &UNIFORM, 0x38), clipped_scale(&z, &UNIFORM));
+        assert_eq!(
+            search(&z, &UNIFORM, 0x38),
+            clipped_scale_by_trial(&z, &UNIFORM)
+        );
         // No element counts: no error with any candidate.
         assert_eq!(search(&z, &[0.0; BLOCK], 0x38).to_bits(), 1);
+    }
+
+    #[test]
+    fn what_is_not_usual_is_left_to_trying_all() {
+        let z = [1.0; BLOCK];
+        for f in [-1.0, f64::NAN, f64::INFINITY, f64::MAX] {
+            let mut sensitivity = UNIFORM;
+            sensitivity[7] = f;
+            assert_eq!(clipped_scale(&z, &sensitivity), None);
+        }
+        let mut z = [0.25; BLOCK];
+        z[2] = f32::INFINITY;
+        assert_eq!(clipped_scale(&z, &UNIFORM), None);
+        z[2] = f32::NAN;
+        let mut zero = z;
+        zero[2] = 0.0;
+        assert_eq!(clipped_scale(&z, &UNIFORM), clipped_scale(&zero, &UNIFORM));
+        assert_eq!(
+            clipped_scale(&z, &UNIFORM),
+            Some(clipped_scale_by_trial(&z, &UNIFORM))
+        );
     }
 }
