@@ -51,10 +51,16 @@ fn run(cli: Cli, output: &Output) -> anyhow::Result<Outcome> {
 
 /// Bad usage or bad input: the whole chain of reasons, exit status 2.
 fn fail(error: &anyhow::Error) -> ExitCode {
+    // Libraries' messages already hold their causes, which are not said twice.
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
     // A closed standard error leaves nobody to tell.
-    let _ = std::io::Write::write_all(
-        &mut std::io::stderr(),
-        format!("fgmp: {error:#}\n").as_bytes(),
-    );
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("fgmp: {text}\n").as_bytes());
     ExitCode::from(2)
 }

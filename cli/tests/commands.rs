@@ -643,7 +643,7 @@ fn unknown_flags_and_values_are_refused() {
     );
     refused(
         fgmp().args(["quantize", "model.gguf"]),
-        "GGUF files are not read by this version",
+        "model.gguf: can't be read",
     );
     refused(
         fgmp().args(["quantize", "--scheme", "bf16"]),

@@ -372,10 +372,20 @@ pub fn read_metadata(path: &Path) -> Result<Option<serde_json::Value>, FileError
             .read_to_end(&mut header)?;
         Ok((size, length, header))
     };
-    let (size, length, header) = read().map_err(|source| FileError::Read {
-        path: path.into(),
-        source,
-    })?;
+    let (size, length, header) = match read() {
+        Ok(read) => read,
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Err(malformed(
+                "shorter than the 8 bytes of its header length".into(),
+            ));
+        }
+        Err(source) => {
+            return Err(FileError::Read {
+                path: path.into(),
+                source,
+            });
+        }
+    };
     if length > LONGEST_HEADER || header.len() as u64 != length {
         return Err(malformed(format!(
             "its header is said to have {length} bytes, the file has {size}"

@@ -175,6 +175,10 @@ fn quantize_weights(
             output.line(format!("{}: {}", path.display(), StreamError::Interrupted));
             return Ok(None);
         }
+        // Those name the file themselves.
+        Err(error @ (StreamError::Checkpoint(_) | StreamError::Io { .. })) => {
+            return Err(error.into());
+        }
         Err(error) => return Err(anyhow::anyhow!("{}: {error}", path.display())),
         Ok(tensors) => tensors,
     };

@@ -166,6 +166,24 @@ impl Encoding {
         !matches!(self, Self::Verbatim(_))
     }
 
+    /// Whether elements are integers or booleans, which nothing here changes.
+    pub const fn is_integer(self) -> bool {
+        matches!(
+            self,
+            Self::Verbatim(
+                Dtype::BOOL
+                    | Dtype::U8
+                    | Dtype::I8
+                    | Dtype::U16
+                    | Dtype::I16
+                    | Dtype::U32
+                    | Dtype::I32
+                    | Dtype::U64
+                    | Dtype::I64
+            )
+        )
+    }
+
     /// The safetensors type in which elements can be handed on as they are stored.
     pub const fn plain(self) -> Option<Dtype> {
         match self {

@@ -63,11 +63,10 @@ pub enum StreamError {
     #[error("interrupted; the same command goes on where it stopped")]
     Interrupted,
     /// There is nothing to quantize.
-    #[error("{}: no tensor of two or more dimensions holds floats that this job takes", path.display())]
-    Nothing {
-        /// The checkpoint.
-        path: PathBuf,
-    },
+    #[error(
+        "nothing to quantize: expected F32, F16 or BF16 tensors of two or more dimensions, found {0}"
+    )]
+    Nothing(String),
 }
 
 /// What to quantize, how, and where to.
@@ -145,10 +144,27 @@ pub fn quantize(
         .tensors()
         .filter(|info| is_packed(info, model))
         .collect();
+    if let Some(info) = job
+        .checkpoint
+        .tensors()
+        .find(|info| !info.stored.is_float() && !info.stored.is_integer())
+    {
+        return Err(fault(
+            &info.name,
+            format!("expected F32, F16 or BF16, found {}", info.stored),
+        ));
+    }
     if packed.is_empty() {
-        return Err(StreamError::Nothing {
-            path: job.checkpoint.path().into(),
-        });
+        let found: Vec<String> = job
+            .checkpoint
+            .tensors()
+            .map(|info| format!("{} ({}, shape {:?})", info.name, info.stored, info.shape))
+            .collect();
+        return Err(StreamError::Nothing(if found.is_empty() {
+            "none at all".to_owned()
+        } else {
+            found.join(", ")
+        }));
     }
     if let Some(info) = packed.iter().find(|info| info.shape.contains(&0)) {
         return Err(fault(
@@ -160,59 +176,16 @@ pub fn quantize(
         ));
     }
     let work = Work::open(job, &packed)?;
-    let elements = |info: &TensorInfo| (info.rows() * info.width()) as u64;
-    let stages = if work.needs_scores() { 2 } else { 1 };
-    let all = stages * packed.iter().map(|info| elements(info)).sum::<u64>();
-    let mut done = 0;
-    let mut scored = Vec::new();
-    for (index, info) in packed.iter().enumerate() {
-        let start = done;
-        scored.push(work.score(index, info, &mut |elements| {
-            progress(Step {
-                stage: "scoring",
-                tensor: &info.name,
-                done: start + elements,
-                all,
-            })
-        })?);
-        if work.needs_scores() {
-            done += elements(info);
-        }
+    let result = work.run(&packed, &mut progress);
+    if matches!(
+        result,
+        Err(StreamError::Tensor { .. } | StreamError::Options(_) | StreamError::Checkpoint(_))
+    ) {
+        // Another run would end as this one did. The first error is the one to report.
+        let _ = fs::remove_dir_all(&work.folder);
     }
-    let thresholds = work.thresholds(&scored, &mut |tensor| {
-        progress(Step {
-            stage: "selecting",
-            tensor,
-            done,
-            all,
-        })
-    })?;
-    let mut tensors = Vec::new();
-    for (index, (info, threshold)) in packed.iter().zip(thresholds).enumerate() {
-        let start = done;
-        let Some(scored) = scored.get(index) else {
-            continue;
-        };
-        tensors.push(work.pack(index, info, scored, threshold, &mut |elements| {
-            progress(Step {
-                stage: "packing",
-                tensor: &info.name,
-                done: start + elements,
-                all,
-            })
-        })?);
-        done += elements(info);
-    }
-    progress(Step {
-        stage: "writing",
-        tensor: "",
-        done,
-        all,
-    })?;
-    work.assemble(&tensors)?;
-    Ok(tensors)
+    result
 }
-
 fn fault(tensor: &str, reason: impl Into<String>) -> StreamError {
     StreamError::Tensor {
         tensor: tensor.into(),
@@ -305,6 +278,65 @@ impl<'a> Work<'a> {
                 "tensors": tensors,
             })
         ))
+    }
+
+    /// All stages.
+    fn run(
+        &self,
+        packed: &[&TensorInfo],
+        progress: &mut dyn FnMut(Step<'_>) -> Result<(), StreamError>,
+    ) -> Result<Vec<StreamedTensor>, StreamError> {
+        let elements = |info: &TensorInfo| (info.rows() * info.width()) as u64;
+        let stages = if self.needs_scores() { 2 } else { 1 };
+        let all = stages * packed.iter().map(|info| elements(info)).sum::<u64>();
+        let mut done = 0;
+        let mut scored = Vec::new();
+        for (index, info) in packed.iter().enumerate() {
+            let start = done;
+            scored.push(self.score(index, info, &mut |elements| {
+                progress(Step {
+                    stage: "scoring",
+                    tensor: &info.name,
+                    done: start + elements,
+                    all,
+                })
+            })?);
+            if self.needs_scores() {
+                done += elements(info);
+            }
+        }
+        let thresholds = self.thresholds(&scored, &mut |tensor| {
+            progress(Step {
+                stage: "selecting",
+                tensor,
+                done,
+                all,
+            })
+        })?;
+        let mut tensors = Vec::new();
+        for (index, (info, threshold)) in packed.iter().zip(thresholds).enumerate() {
+            let start = done;
+            let Some(scored) = scored.get(index) else {
+                continue;
+            };
+            tensors.push(self.pack(index, info, scored, threshold, &mut |elements| {
+                progress(Step {
+                    stage: "packing",
+                    tensor: &info.name,
+                    done: start + elements,
+                    all,
+                })
+            })?);
+            done += elements(info);
+        }
+        progress(Step {
+            stage: "writing",
+            tensor: "",
+            done,
+            all,
+        })?;
+        self.assemble(&tensors)?;
+        Ok(tensors)
     }
 
     fn needs_scores(&self) -> bool {

@@ -321,7 +321,7 @@ fn bad_weights_and_gradients_are_named() {
     refused(
         RawTensor::from_f32(vec![4], &[1.0; 4]),
         None,
-        "no tensor of two or more dimensions",
+        "tensors of two or more dimensions, found w (F32, shape [4])",
     );
     refused(
         matrix(&[1.0; 4]),
