@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::models::bpe::BPE;
@@ -47,9 +48,9 @@ impl Tokenizer {
             object.insert("padding".into(), serde_json::Value::Null);
         }
         check_merges(&json).map_err(fault)?;
-        serde_json::from_value(json)
+        contained(|| serde_json::from_value(json).map_err(|e| e.to_string()))
             .map(Self)
-            .map_err(|e| fault(e.to_string()))
+            .map_err(fault)
     }
 
     /// The tokens of a text as it stands: none is added at its beginning or end.
@@ -59,10 +60,9 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer's own reason.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
-        self.0
-            .encode_fast(text, false)
+        contained(|| self.0.encode_fast(text, false).map_err(|e| e.to_string()))
             .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|e| EncodeError(e.to_string()))
+            .map_err(EncodeError)
     }
 
     /// Text of tokens, special ones included.
@@ -70,9 +70,7 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer's own reason.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, EncodeError> {
-        self.0
-            .decode(tokens, false)
-            .map_err(|e| EncodeError(e.to_string()))
+        contained(|| self.0.decode(tokens, false).map_err(|e| e.to_string())).map_err(EncodeError)
     }
 
     /// Number of tokens, special ones included.
@@ -86,8 +84,15 @@ impl Tokenizer {
 #[error("tokenizer: {0}")]
 pub struct EncodeError(String);
 
-/// The `tokenizers` crate copies a merge's two parts into a buffer as long as the longest token without looking:
-/// every merge must therefore give a token.
+/// Runs a part of the `tokenizers` crate, which panics on some malformed files (a broken `precompiled_charsmap` is one).
+fn contained<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    // Nothing that was half changed is used afterwards: a tokenizer under construction is dropped, a finished one only read.
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err("the `tokenizers` crate failed on it".into()))
+}
+
+/// The `tokenizers` crate copies a merge's two parts into a buffer as long as the longest token and cuts the prefix off the
+/// second, both without looking: every merge must therefore give a token.
 fn check_merges(json: &serde_json::Value) -> Result<(), String> {
     let model = json.get("model");
     let Some(merges) = model.and_then(|m| m.get("merges")?.as_array()) else {

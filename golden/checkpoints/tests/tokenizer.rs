@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use checkpoints::{Checkpoint, Tokenizer};
 use golden::tensors::read_tokens;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Gguf, Meta, llama_metadata};
 
 fn models() -> PathBuf {
@@ -189,17 +189,71 @@ fn hostile_files_are_refused() {
     let good: Value =
         serde_json::from_slice(&fs::read(models().join("tokenizer.json")).unwrap()).unwrap();
     let mut merges = good.clone();
-    merges["model"]["merges"] = serde_json::json!([["a", "b".repeat(1000)]]);
+    merges["model"]["merges"] = json!([["a", "b".repeat(1000)]]);
     let mut no_model = good.clone();
     no_model["model"] = Value::Null;
-    for json in [
-        merges,
-        no_model,
-        serde_json::json!([]),
-        serde_json::json!({}),
-    ] {
+    for json in [merges, no_model, json!([]), json!({})] {
         fs::write(&path, json.to_string()).unwrap();
         let error = Tokenizer::open(&path).unwrap_err().to_string();
         assert!(error.contains(&path.display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn what_the_crate_panics_on_is_an_error() {
+    let file = |model: Value| {
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null, "decoder": null, "model": model,
+        })
+    };
+    let words = || file(json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}));
+    let with = |key: &str, value: Value| {
+        let mut json = words();
+        json[key] = value;
+        json
+    };
+    // Not one may take the process with it; the first is known to panic inside.
+    let charsmap = with(
+        "normalizer",
+        json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="}),
+    );
+    for (json, refused) in [
+        (words(), false),
+        (charsmap, true),
+        (
+            with(
+                "pre_tokenizer",
+                json!({"type": "Split", "pattern": {"Regex": "((("}, "behavior": "Isolated", "invert": false}),
+            ),
+            true,
+        ),
+        (
+            file(json!({"type": "Unigram", "unk_id": 7, "vocab": [["a", 0.0]]})),
+            true,
+        ),
+        (
+            file(json!({"type": "Unigram", "unk_id": null, "vocab": [["b", 0.0]]})),
+            true,
+        ),
+        (
+            file(json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "missing"})),
+            true,
+        ),
+        (
+            file(
+                json!({"type": "BPE", "continuing_subword_prefix": "####", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}),
+            ),
+            true,
+        ),
+    ] {
+        let encoded = Tokenizer::parse(Path::new("hostile"), json.to_string().as_bytes())
+            .map_err(|e| e.to_string())
+            .and_then(|tokenizer| {
+                tokenizer
+                    .encode("zz a \u{1F980} \0")
+                    .map_err(|e| e.to_string())
+            });
+        assert_eq!(encoded.is_err(), refused, "{json}: {encoded:?}");
     }
 }
