@@ -6,7 +6,7 @@
 //! Rust keeps floating-point operations as they are written, so both versions give the same bits.
 //!
 //! The definitions are [`decide`](crate::quantizer::decide), [`candidates`](crate::quantizer::candidates),
-//! [`clipped_scale`](crate::quantizer::clipped_scale) and [`Block`](crate::block::Block); the tests compare with them.
+//! [`clipped_scale_by_trial`](crate::quantizer::clipped_scale_by_trial) and [`Block`](crate::block::Block); the tests compare with them.
 
 pub(crate) mod activations;
 pub(crate) mod block;

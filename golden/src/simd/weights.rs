@@ -57,25 +57,52 @@ fn divided(x: &[f32; BLOCK], scale: f32) -> [f32; BLOCK] {
     z
 }
 
-#[inline(always)]
-fn candidates(z: &[f32; BLOCK], sensitivity: &[f64; BLOCK], clip: bool) -> Candidates {
-    let plain = scale_code(f32::from_bits(amax_bits(z)));
-    let code = if clip {
-        clip::search(z, sensitivity, plain).to_bits()
-    } else {
-        plain
-    };
-    let (fp4, fp8) = (fp4_magnitudes(z, scale_value(code)), fp8_magnitudes(z));
-    let mut terms = [0f64; BLOCK];
-    for (((term, fp4), fp8), f) in terms.iter_mut().zip(fp4).zip(fp8).zip(sensitivity) {
-        // Multiples of 2⁻¹⁰ up to 2688 of the same sign: exact in FP32.
-        let excess = f64::from(fp4 - fp8);
-        *term = f * (excess * excess);
-    }
-    Candidates {
-        scale: Ue4m3::from_bits(code).unwrap_or(Ue4m3::MAX),
-        score: terms.iter().fold(0.0, |sum, term| sum + term),
-        nan: false,
+/// Blocks that are scored together. A sum in index order is a chain of additions that wait for one another; those of several blocks
+/// fill each other's waits, as do the steps from a block's amax to its scale.
+const GROUP: usize = 8;
+
+/// Blocks to be scored: what is divided by S, and F.
+struct Group {
+    z: [[f32; BLOCK]; GROUP],
+    sensitivity: [[f64; BLOCK]; GROUP],
+    held: usize,
+}
+
+impl Group {
+    /// Scores the blocks into the next places of `out`, and holds none.
+    #[inline(always)]
+    fn score<'a>(&mut self, clip: bool, out: &mut impl Iterator<Item = &'a mut Candidates>) {
+        let mut codes = [0u8; GROUP];
+        for ((code, z), f) in codes.iter_mut().zip(&self.z).zip(&self.sensitivity) {
+            *code = scale_code(f32::from_bits(amax_bits(z)));
+            if clip {
+                *code = clip::search(z, f, *code).to_bits();
+            }
+        }
+        let mut terms = [[0f64; BLOCK]; GROUP];
+        let blocks = self.z.iter().zip(&self.sensitivity).zip(codes);
+        for (terms, ((z, f), code)) in terms.iter_mut().zip(blocks) {
+            let (fp4, fp8) = (fp4_magnitudes(z, scale_value(code)), fp8_magnitudes(z));
+            for (((term, fp4), fp8), f) in terms.iter_mut().zip(fp4).zip(fp8).zip(f) {
+                // Multiples of 2⁻¹⁰ up to 2688 of the same sign: exact in FP32.
+                let excess = f64::from(fp4 - fp8);
+                *term = f * (excess * excess);
+            }
+        }
+        let mut scores = [0f64; GROUP];
+        for element in 0..BLOCK {
+            for (score, terms) in scores.iter_mut().zip(&terms) {
+                *score += terms[element];
+            }
+        }
+        for ((score, code), out) in scores.into_iter().zip(codes).take(self.held).zip(out) {
+            *out = Candidates {
+                scale: Ue4m3::from_bits(code).unwrap_or(Ue4m3::MAX),
+                score,
+                nan: false,
+            };
+        }
+        self.held = 0;
     }
 }
 
@@ -92,26 +119,31 @@ fn score_chunk(
     out: &mut [Candidates],
 ) {
     let mut out = out.iter_mut();
-    if let Some(sensitivity) = sensitivity {
-        let pairs = data.chunks(k.max(1)).zip(sensitivity.chunks(k.max(1)));
-        for (data, sensitivity) in pairs {
-            let mut f = sensitivity.chunks(BLOCK);
-            for_each_block(data, k, |x| {
-                let mut padded = UNIFORM;
-                for (padded, &given) in padded.iter_mut().zip(f.next().unwrap_or_default()) {
-                    *padded = given.into();
+    let mut group = Group {
+        z: [[0.0; BLOCK]; GROUP],
+        sensitivity: [UNIFORM; GROUP],
+        held: 0,
+    };
+    // The end of a row is shorter; what pads it has no error, whatever its sensitivity.
+    let mut sensitivity =
+        sensitivity.map(|all| all.chunks(k.max(1)).flat_map(|row| row.chunks(BLOCK)));
+    for_each_block(data, k, |x| {
+        let (z, f) = (&mut group.z, &mut group.sensitivity);
+        if let (Some(z), Some(f)) = (z.get_mut(group.held), f.get_mut(group.held)) {
+            *z = divided(x, scale);
+            if let Some(given) = sensitivity.as_mut().and_then(Iterator::next) {
+                for (f, &given) in f.iter_mut().zip(given) {
+                    *f = given.into();
                 }
-                if let Some(out) = out.next() {
-                    *out = candidates(&divided(x, scale), &padded, clip);
-                }
-            });
-        }
-    } else {
-        for_each_block(data, k, |x| {
-            if let Some(out) = out.next() {
-                *out = candidates(&divided(x, scale), &UNIFORM, clip);
             }
-        });
+        }
+        group.held += 1;
+        if group.held == GROUP {
+            group.score(clip, &mut out);
+        }
+    });
+    if group.held > 0 {
+        group.score(clip, &mut out);
     }
 }
 
