@@ -425,7 +425,7 @@ fn a_truncated_file_is_refused() {
                 "-o",
                 "out.safetensors",
             ]),
-            "w.safetensors: is not a valid safetensors file",
+            "w.safetensors: not a safetensors file that can be read",
         );
     }
     only(folder.path(), &["w.safetensors"]);

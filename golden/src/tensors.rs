@@ -31,7 +31,7 @@ pub enum FileError {
         source: std::io::Error,
     },
     /// The file is no safetensors file.
-    #[error("{}: is not a valid safetensors file: {reason}", path.display())]
+    #[error("{}: not a safetensors file that can be read: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,

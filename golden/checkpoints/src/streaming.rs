@@ -305,14 +305,30 @@ impl<'a> Work<'a> {
                 done += elements(info);
             }
         }
-        let thresholds = self.thresholds(&scored, &mut |tensor| {
-            progress(Step {
-                stage: "selecting",
-                tensor,
-                done,
-                all,
-            })
-        })?;
+        // Kept, because packing a tensor removes its scores. As bits: JSON has no infinities.
+        let file = self.folder.join("thresholds.json");
+        let kept: Option<Vec<u64>> = fs::read(&file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let thresholds: Vec<f64> = match kept {
+            Some(bits) => bits.into_iter().map(f64::from_bits).collect(),
+            None => {
+                let found = self.thresholds(&scored, &mut |tensor| {
+                    progress(Step {
+                        stage: "selecting",
+                        tensor,
+                        done,
+                        all,
+                    })
+                })?;
+                let bits: Vec<u64> = found.iter().map(|t| t.to_bits()).collect();
+                serde_json::to_vec(&bits)
+                    .map_err(std::io::Error::from)
+                    .and_then(|bytes| write_atomically(&file, &bytes))
+                    .map_err(|source| StreamError::Io { path: file, source })?;
+                found
+            }
+        };
         let mut tensors = Vec::new();
         for (index, (info, threshold)) in packed.iter().zip(thresholds).enumerate() {
             let start = done;

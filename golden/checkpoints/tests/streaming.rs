@@ -216,7 +216,7 @@ fn a_run_may_be_interrupted_at_every_step() {
         options,
         output: &output,
     };
-    // Selecting and one tensor each time; what the last run finished is not done again.
+    // Two tensors a stage each time; what the last run finished is not done again.
     let mut runs = 0;
     loop {
         runs += 1;
@@ -237,7 +237,7 @@ fn a_run_may_be_interrupted_at_every_step() {
             }
             Err(other) => panic!("{other}"),
         }
-        assert!(runs < 100, "no progress");
+        assert!(runs < 30, "no progress");
     }
     assert!(runs > 5, "{runs}");
     assert_eq!(
