@@ -417,7 +417,7 @@ pub enum Found {
     /// In full precision.
     Full(Box<Prepared>),
     /// Already quantized.
-    Packed(Box<QuantizedModel>, TokenReader),
+    Packed(Box<QuantizedModel>, Box<TokenReader>),
 }
 
 /// Opens a model, packed or not.
@@ -437,7 +437,7 @@ pub fn open(input: Option<&Path>, arguments: &ModelArguments) -> anyhow::Result<
                 tokenizer: (embedded || arguments.tokenizer.is_some()).then_some(tokenizer),
                 embedded,
             };
-            Ok(Found::Packed(Box::new(model), reader))
+            Ok(Found::Packed(Box::new(model), Box::new(reader)))
         }
         contents => Ok(Found::Full(Box::new(Prepared::new(
             contents, &path, arguments,

@@ -35,7 +35,7 @@ static MODEL: LazyLock<Model> = LazyLock::new(|| {
 static VALID: LazyLock<Vec<u32>> = LazyLock::new(|| read_tokens(&models("valid.u16")).unwrap());
 static CALIBRATION: LazyLock<Calibration> = LazyLock::new(|| {
     let tokens = read_tokens(&models("calibration.u16")).unwrap();
-    calibrate(&*MODEL, &tokens, 512, 2, None).unwrap()
+    calibrate(&MODEL, &tokens, 512, 2, None).unwrap()
 });
 
 fn calibrate(
@@ -165,7 +165,7 @@ fn threads_do_not_change_the_result() {
 
 #[test]
 fn decoding_step_by_step_gives_the_window() {
-    let tokens: Vec<u32> = VALID[..96].iter().map(|&token| token.into()).collect();
+    let tokens: Vec<u32> = VALID[..96].to_vec();
     let models: [&dyn LanguageModel; 2] = [&*MODEL, &quantized(Scheme::Fp8)];
     for model in models {
         let mut tally = Tally::new(model.trunk().config());
@@ -199,7 +199,7 @@ fn decoding_step_by_step_gives_the_window() {
 #[test]
 fn linear_layers_give_the_bits_of_the_definition() {
     let model = quantized(fgmp());
-    let tokens: Vec<u32> = VALID[..24].iter().map(|&token| token.into()).collect();
+    let tokens: Vec<u32> = VALID[..24].to_vec();
     let mut modes = BTreeSet::new();
     for (input, repetition, layer) in [
         (Input::Attention, 0, 0),

@@ -143,7 +143,7 @@ pub fn run(arguments: &Eval, seed: u64, output: &Output) -> anyhow::Result<Outco
     let (reader, name) = match &found {
         Found::Full(prepared) => (&prepared.reader, prepared.name.clone()),
         Found::Packed(_, reader) => (
-            reader,
+            reader.as_ref(),
             arguments
                 .input
                 .as_deref()
