@@ -1,5 +1,7 @@
 //! Weights quantized as a stream are those quantized in memory, however often the run is interrupted.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
