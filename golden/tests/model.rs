@@ -13,8 +13,8 @@ use std::sync::{LazyLock, Mutex};
 use golden::eval::{Evaluation, Options, perplexity, weight_fp8_share_by_layer};
 use golden::matmul::matmul;
 use golden::model::{
-    Calibration, CalibrationWindows, Capture, Config, ConfigHints, Input, KvCache, LanguageModel,
-    Matrix, Model, ModelError, QuantizedModel, Site, Tally, forward,
+    Calibration, CalibrationWindows, Capture, Compensation, Config, ConfigHints, Input, KvCache,
+    LanguageModel, Matrix, Model, ModelError, QuantizedModel, Site, Tally, forward,
 };
 use golden::packed::PackedFile;
 use golden::quantizer::WeightOptions;
@@ -553,4 +553,84 @@ fn bad_models_and_bad_tokens_are_refused() {
     );
     let error = calibrate(&broken, &[1; 8], 4, 1, None).unwrap_err();
     assert!(error.to_string().contains("activations"), "{error}");
+}
+
+/// Everything but codes and scales of FP4 blocks.
+fn formats(model: &QuantizedModel) -> Vec<(String, Vec<u8>, f32)> {
+    model
+        .packed_tensors()
+        .map(|(name, tensor)| (name, tensor.tags().to_vec(), tensor.scale().get()))
+        .collect()
+}
+
+#[test]
+fn compensation_lowers_perplexity_and_keeps_formats() {
+    let base = Model::open(&models("base-4.safetensors"), ConfigHints::default()).unwrap();
+    let tokens = read_tokens(&models("calibration.u16")).unwrap();
+    let windows: Vec<&[u32]> = tokens.chunks_exact(512).take(6).collect();
+    let calibration = calibrate(&base, &tokens, 512, 4, None).unwrap();
+    let options = WeightOptions {
+        clip: true,
+        ..WeightOptions::new(fgmp())
+    };
+    let rounded = QuantizedModel::new(&base, options, None, &calibration).unwrap();
+    let perplexity_of = |model: &QuantizedModel| {
+        let options = Options {
+            windows: Some(4),
+            ..Options::new(model.config())
+        };
+        perplexity(model, &VALID, options, &|_, _| ())
+            .unwrap()
+            .perplexity
+    };
+    let before = perplexity_of(&rounded);
+    for pull in [0.0, 0.5] {
+        let mut compensated = rounded.clone();
+        let compensation = Compensation {
+            pull,
+            ..Compensation::default()
+        };
+        let mut steps = Vec::new();
+        compensated
+            .compensate(&base, &windows, compensation, None, &mut |done, all| {
+                steps.push((done, all));
+            })
+            .unwrap();
+        assert_eq!(steps.last(), Some(&(16, 16)));
+        assert_eq!(formats(&compensated), formats(&rounded));
+        let after = perplexity_of(&compensated);
+        assert!(after < before, "pull {pull}: {before} became {after}");
+    }
+}
+
+#[test]
+fn compensation_of_repeated_layers_keeps_formats() {
+    let rounded = quantized(fgmp());
+    let tokens = read_tokens(&models("calibration.u16")).unwrap();
+    let windows = [&tokens[..64], &tokens[64..128]];
+    let mut compensated = rounded.clone();
+    let compensation = Compensation {
+        clip: false,
+        ..Compensation::default()
+    };
+    compensated
+        .compensate(&MODEL, &windows, compensation, None, &mut |_, _| ())
+        .unwrap();
+    assert_eq!(formats(&compensated), formats(&rounded));
+    let codes = |model: &QuantizedModel| -> Vec<u64> {
+        model
+            .packed_tensors()
+            .flat_map(|(_, tensor)| tensor.payload().to_vec())
+            .collect()
+    };
+    assert_ne!(codes(&compensated), codes(&rounded));
+
+    let none = compensated.compensate(&MODEL, &[], compensation, None, &mut |_, _| ());
+    assert!(none.is_err());
+    let uneven = [&tokens[..64], &tokens[64..100]];
+    let uneven = compensated.compensate(&MODEL, &uneven, compensation, None, &mut |_, _| ());
+    assert!(uneven.is_err());
+    let other = Model::from_tensors(tiny(json!({ "heads": 4 })), ConfigHints::default()).unwrap();
+    let other = compensated.compensate(&other, &windows, compensation, None, &mut |_, _| ());
+    assert!(other.is_err());
 }
