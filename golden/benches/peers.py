@@ -5,7 +5,7 @@
 
 Uses the Python that runs it if that has the packages, else a virtual environment in .tools/peers. Where it also has PyTorch with torchao,
 modelopt or compressed-tensors (as .tools/profiles has), those are measured, too. All times are CPU time of the process, the
-best of many runs, so that other programs disturb them little; the ratio says how many times as fast this crate is.
+median of many runs, so that other programs disturb them little; the ratio says how many times as fast this crate is.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import time
@@ -47,14 +48,14 @@ import numpy as np
 
 
 def rate(elements, run, seconds=2.0):
-    """Million elements a second of CPU time, by the best of many runs."""
+    """Million elements a second of CPU time, by the median of many runs."""
     run()
-    best, start = float("inf"), time.process_time()
+    times, start = [], time.process_time()
     while time.process_time() - start < seconds:
         began = time.process_time()
         run()
-        best = min(best, time.process_time() - began)
-    return elements / best / 1e6
+        times.append(time.process_time() - began)
+    return elements / statistics.median(times) / 1e6
 
 
 def numpy_quantize(x):
@@ -128,7 +129,7 @@ def main():
     print(f"{'what':32} {'here':>9}   {'peer':18} {'there':>9} {'ratio':>7}")
     for what, key, peer, there in peers:
         print(f"{what:32} {ours[key]:9.1f}   {peer:18} {there:9.1f} {ours[key] / there:7.2f}")
-    for key in ours.keys() - {key for _, key, _, _ in peers}:
+    for key in sorted(ours.keys() - {key for _, key, _, _ in peers}):
         print(f"{key:32} {ours[key]:9.1f}")
 
 

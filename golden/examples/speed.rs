@@ -1,4 +1,4 @@
-//! Rates of one core for `benches/peers.py`, as JSON: million elements for each second of CPU time, the best of many runs.
+//! Rates of one core for `benches/peers.py`, as JSON: million elements for each second of CPU time, the median of many runs.
 //!
 //! ```sh
 //! RAYON_NUM_THREADS=1 cargo run --release -p fgmp-golden --example speed
@@ -22,17 +22,19 @@ const ELEMENTS: usize = SHAPE[0] * SHAPE[1];
 /// Side of the matrices.
 const SIDE: usize = 2048;
 
-/// Million elements a second, by the best of many runs.
+/// Million elements a second, by the median of many runs.
 fn rate<T>(elements: usize, mut run: impl FnMut() -> T) -> f64 {
     const TOTAL: Duration = Duration::from_secs(2);
     let start = ProcessTime::now();
-    let mut best = Duration::MAX;
+    let mut times = Vec::new();
     while start.elapsed() < TOTAL {
         let start = ProcessTime::now();
         black_box(run());
-        best = best.min(start.elapsed());
+        times.push(start.elapsed());
     }
-    elements as f64 / best.as_secs_f64() / 1e6
+    let middle = times.len() / 2;
+    let median = *times.select_nth_unstable(middle).1;
+    elements as f64 / median.as_secs_f64() / 1e6
 }
 
 /// Numbers of a bell-like shape: sums of four uniform ones.
