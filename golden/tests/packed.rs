@@ -404,6 +404,16 @@ fn token_streams_have_whole_tokens() {
         read_tokens(&stream)
             .unwrap_err()
             .to_string()
-            .contains("even number")
+            .contains("16-bit tokens has a multiple of 2 bytes, this one has 3")
+    );
+    let stream = folder.path().join("t.u32");
+    std::fs::write(&stream, [1, 0, 1, 0]).unwrap();
+    assert_eq!(read_tokens(&stream).unwrap(), [65537]);
+    std::fs::write(&stream, [1, 0, 1, 0, 0, 0]).unwrap();
+    assert!(
+        read_tokens(&stream)
+            .unwrap_err()
+            .to_string()
+            .contains("32-bit tokens has a multiple of 4 bytes, this one has 6")
     );
 }
