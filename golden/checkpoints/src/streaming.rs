@@ -17,9 +17,9 @@ use std::sync::Mutex;
 
 use golden::block::bits_per_element;
 use golden::format::{BLOCK, Ue4m3};
-use golden::packed::{PackedError, PackedTensor, TensorScale, TensorScaleError, packed_metadata};
+use golden::packed::{PackedTensor, TensorScale, TensorScaleError, packed_metadata};
 use golden::profiles;
-use golden::quantizer::{Candidates, QuantizeError, UNIFORM, WeightOptions, candidates, choose};
+use golden::quantizer::{Candidates, QuantizeError, WeightOptions, pack_rows, score_rows};
 use golden::tensors::{METADATA_KEY, write_atomically};
 use golden::{Scheme, Selection};
 use rayon::prelude::*;
@@ -428,7 +428,7 @@ impl<'a> Work<'a> {
             };
             self.each_chunk(info, |first, chunk| {
                 let sensitivity = self.sensitivity(info, first, chunk.len())?;
-                let found = self.candidates(info, scale, chunk, sensitivity.as_deref());
+                let found = self.candidates(info, scale, chunk, sensitivity.as_deref())?;
                 let first_block = first * info.width().div_ceil(BLOCK);
                 let score =
                     |(at, candidates): (usize, &Candidates)| match self.job.options.selection {
@@ -454,24 +454,61 @@ impl<'a> Work<'a> {
         Ok(scored)
     }
 
+    /// Both forms of every block of a chunk, by threads.
     fn candidates(
         &self,
         info: &TensorInfo,
         scale: TensorScale,
         chunk: &[f32],
         sensitivity: Option<&[f32]>,
-    ) -> Vec<Candidates> {
+    ) -> Result<Vec<Candidates>, StreamError> {
+        let (width, clip) = (info.width(), self.job.options.clip);
+        let part = part_elements(width);
+        let parts: Vec<Vec<Candidates>> = chunk
+            .par_chunks(part)
+            .enumerate()
+            .map(|(index, rows)| {
+                let start = index * part;
+                let f = sensitivity.and_then(|f| f.get(start..start + rows.len()));
+                score_rows(rows, width, f, scale, clip)
+                    .map_err(|e| fault(&info.name, e.to_string()))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(parts.concat())
+    }
+
+    /// Rows packed with the scales chosen for their blocks, FP8 for `None`, by threads: parts whose streams follow one another.
+    fn packed(
+        &self,
+        info: &TensorInfo,
+        scored: &Scored,
+        chunk: &[f32],
+        choices: &[Option<Ue4m3>],
+    ) -> Result<Vec<PackedTensor>, StreamError> {
         let width = info.width();
-        let row_blocks = width.div_ceil(BLOCK);
-        (0..chunk.len() / width * row_blocks)
-            .into_par_iter()
-            .map(|block| {
-                let f = sensitivity.map_or(UNIFORM, |f| block_of(f, block, width).map(f64::from));
-                candidates(
-                    &unscaled(chunk, block, width, scale),
-                    &f,
-                    self.job.options.clip,
-                )
+        let part = part_elements(width);
+        let part_blocks = part / width * width.div_ceil(BLOCK);
+        let profile = self.job.options.profile;
+        chunk
+            .par_chunks(part)
+            .enumerate()
+            .map(|(index, rows)| {
+                if profile.is_recipe() {
+                    let shape = [rows.len() / width, width];
+                    let made = profiles::quantize_with_amax(
+                        &info.name,
+                        &shape,
+                        rows,
+                        profile,
+                        scored.amax,
+                    )?;
+                    return Ok(made.tensor);
+                }
+                let start = index * part_blocks;
+                let end = start + rows.len() / width * width.div_ceil(BLOCK);
+                let choices = choices.get(start..end).unwrap_or_default();
+                pack_rows(rows, width, scored.scale, choices)
+                    .map_err(|e| fault(&info.name, e.to_string()))
             })
             .collect()
     }
@@ -631,59 +668,42 @@ impl<'a> Work<'a> {
         };
         let width = info.width();
         let row_blocks = width.div_ceil(BLOCK);
-        let scale = scored.scale;
         let (mut blocks, mut fp8_blocks, mut squares) = (0, 0, 0f64);
         self.each_chunk(info, |first, chunk| {
-            let rows = chunk.len() / width;
-            if self.job.options.profile.is_recipe() {
-                let part = profiles::quantize_with_amax(
-                    &info.name,
-                    &[rows, width],
-                    chunk,
-                    self.job.options.profile,
-                    scored.amax,
-                )?
-                .tensor;
-                blocks += part.block_count();
-                squares += chunk
-                    .iter()
-                    .zip(part.decode())
-                    .map(|(x, y)| (f64::from(*x) - f64::from(y)).powi(2))
-                    .sum::<f64>();
-                write_streams(&mut streams, &part)?;
-                return progress((first * width + chunk.len()) as u64);
-            }
+            let wanted = chunk.len() / width * row_blocks;
             let found = match &mut stored {
-                Some((scores, codes)) => read_candidates(scores, codes, rows * row_blocks)
-                    .map_err(|source| StreamError::Io {
+                Some((scores, codes)) => {
+                    read_candidates(scores, codes, wanted).map_err(|source| StreamError::Io {
                         path: self.path(index, "scores"),
                         source,
-                    })?,
-                None => self.candidates(info, scale, chunk, None),
+                    })?
+                }
+                // A recipe needs none.
+                None if self.job.options.profile.is_recipe() => Vec::new(),
+                None => self.candidates(info, scored.scale, chunk, None)?,
             };
-            let packed: Vec<_> = found
-                .par_iter()
-                .enumerate()
-                .map(|(block, candidates)| {
-                    choose(&unscaled(chunk, block, width, scale), candidates, threshold)
-                })
+            let choices: Vec<Option<Ue4m3>> = found
+                .iter()
+                .map(|c| (c.score <= threshold).then_some(c.scale))
                 .collect();
-            squares += packed
+            let parts = self.packed(info, scored, chunk, &choices)?;
+            squares += parts
                 .par_iter()
-                .enumerate()
-                .map(|(block, packed)| {
-                    let (x, y) = (block_of(chunk, block, width), packed.values());
-                    x.iter()
-                        .zip(y)
-                        .map(|(x, y)| (f64::from(*x) - f64::from(y * scale.get())).powi(2))
+                .zip(chunk.par_chunks(part_elements(width)))
+                .map(|(part, rows)| {
+                    rows.iter()
+                        .zip(part.decode())
+                        .map(|(x, y)| (f64::from(*x) - f64::from(y)).powi(2))
                         .sum::<f64>()
                 })
+                .collect::<Vec<_>>()
+                .iter()
                 .sum::<f64>();
-            let part = PackedTensor::from_blocks(&[rows, width], scale, packed)
-                .map_err(|e: PackedError| fault(&info.name, e.to_string()))?;
-            blocks += part.block_count();
-            fp8_blocks += part.fp8_blocks();
-            write_streams(&mut streams, &part)?;
+            for part in &parts {
+                blocks += part.block_count();
+                fp8_blocks += part.fp8_blocks();
+                write_streams(&mut streams, part)?;
+            }
             progress((first * width + chunk.len()) as u64)
         })?;
         for stream in streams {
@@ -695,7 +715,7 @@ impl<'a> Work<'a> {
         let tensor = StreamedTensor {
             name: info.name.clone(),
             shape: info.shape.clone(),
-            scale,
+            scale: scored.scale,
             blocks,
             fp8_blocks,
             bits_per_element: bits / elements,
@@ -893,22 +913,14 @@ fn read_candidates(
         .collect())
 }
 
-/// Block `block` of rows of `width` elements, zero-padded.
-fn block_of(values: &[f32], block: usize, width: usize) -> [f32; BLOCK] {
-    let row_blocks = width.div_ceil(BLOCK);
-    let (row, column) = (block / row_blocks, block % row_blocks * BLOCK);
-    let end = (column + BLOCK).min(width);
-    let mut padded = [0.0; BLOCK];
-    let slice = values.get(row * width + column..row * width + end);
-    for (padded, value) in padded.iter_mut().zip(slice.unwrap_or_default()) {
-        *padded = *value;
-    }
-    padded
-}
-
-/// x / S in FP32.
-fn unscaled(values: &[f32], block: usize, width: usize, scale: TensorScale) -> [f32; BLOCK] {
-    block_of(values, block, width).map(|x| x / scale.get())
+/// Elements of the rows that a thread takes at a time: groups of rows, so that the tags of a part fill whole bytes.
+fn part_elements(width: usize) -> usize {
+    /// Enough for the kernels, few enough for all threads to have some.
+    const ELEMENTS: usize = 1 << 16;
+    width
+        * (ELEMENTS / width.max(1))
+            .next_multiple_of(ROW_GROUP)
+            .max(ROW_GROUP)
 }
 
 /// A tensor of the output, read when it is written.

@@ -175,6 +175,24 @@ pub(crate) fn save(
     Ok(file.save(path)?)
 }
 
+/// What a state file says of itself under `key`, if it is one of `what` and of this version.
+pub(crate) fn header<T: for<'de> Deserialize<'de>>(
+    file: &TensorFile,
+    key: &str,
+    version: u32,
+    what: &str,
+) -> Result<T, String> {
+    let header = file
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.get(key))
+        .ok_or_else(|| format!("it is no state of {what}"))?;
+    if header.get("version").and_then(serde_json::Value::as_u64) != Some(version.into()) {
+        return Err("it was written by another version".into());
+    }
+    T::deserialize(header).map_err(|e| format!("its metadata: {e}"))
+}
+
 /// Reads the state of a pass over these windows, or over more of them.
 pub(crate) fn load(
     path: &Path,
@@ -187,17 +205,8 @@ pub(crate) fn load(
         path: path.into(),
         reason,
     };
-    let header = file
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.get("fisher-state"))
-        .ok_or_else(|| fault("it is no state of a Fisher pass".into()))?;
-    let version = header.get("version").and_then(serde_json::Value::as_u64);
-    if version != Some(STATE_VERSION.into()) {
-        let message = "it was written by another version";
-        return Err(fault(message.into()));
-    }
-    let header = Header::deserialize(header).map_err(|e| fault(format!("its metadata: {e}")))?;
+    let header: Header =
+        header(&file, "fisher-state", STATE_VERSION, "a Fisher pass").map_err(fault)?;
     let done = windows.get(..header.windows).ok_or_else(|| {
         fault(format!(
             "it holds {} windows, {} are wanted",

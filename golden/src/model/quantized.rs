@@ -58,11 +58,7 @@ struct Linear {
 
 impl Linear {
     fn new(packed: PackedTensor) -> Self {
-        let values: Vec<f64> = packed
-            .unscaled_values()
-            .into_iter()
-            .map(f64::from)
-            .collect();
+        let values = packed.unscaled_values_f64();
         let largest = values.iter().fold(0f64, |largest, v| largest.max(v.abs()));
         let k = (packed.row_blocks() * BLOCK) as f64;
         let f64_is_exact = k * largest * E4M3.max <= exp2(53 + ACC_UNIT_EXPONENT);

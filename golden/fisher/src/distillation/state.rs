@@ -124,16 +124,9 @@ pub(super) fn load(
         path: path.into(),
         reason,
     };
-    let header = file
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.get("distillation-state"))
-        .ok_or_else(|| fault("it is no state of a distillation".into()))?;
-    let version = header.get("version").and_then(serde_json::Value::as_u64);
-    if version != Some(STATE_VERSION.into()) {
-        return Err(fault("it was written by another version".into()));
-    }
-    let header = Header::deserialize(header).map_err(|e| fault(format!("its metadata: {e}")))?;
+    let header: Header =
+        state::header(&file, "distillation-state", STATE_VERSION, "a distillation")
+            .map_err(fault)?;
     if header.fingerprint != fingerprint.0 {
         let message = "it is of other models, windows or options";
         return Err(fault(message.into()));
