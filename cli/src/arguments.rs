@@ -95,8 +95,8 @@ pub struct ModelArguments {
     /// Tokens of a window
     #[arg(long, value_name = "N", value_parser = positive)]
     pub context: Option<usize>,
-    /// Tokenizer of text files (default: the one that comes with the model)
-    #[arg(long, value_name = "tokenizer.json")]
+    /// Tokenizer of text files: a tokenizer.json, or a GGUF file or folder that holds one (default: the one that comes with the model)
+    #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Tokens to calibrate activation ranges and the threshold on: text, or numbers in a .u16 or .u32 file (default: the embedded stream)
     #[arg(long, value_name = "FILE")]

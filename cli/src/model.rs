@@ -122,6 +122,19 @@ fn hints(arguments: &ModelArguments) -> ConfigHints {
     }
 }
 
+/// The tokenizer of a `tokenizer.json`, or of the model that a GGUF file or a folder holds.
+fn open_tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {
+    let gguf = path
+        .extension()
+        .is_some_and(|extension| extension == "gguf");
+    if !gguf && !path.is_dir() {
+        return Ok(Tokenizer::open(path)?);
+    }
+    Checkpoint::open(path)?
+        .tokenizer()?
+        .with_context(|| format!("{}: comes with no tokenizer", path.display()))
+}
+
 /// Turns text into the tokens of a model.
 pub struct TokenReader {
     tokenizer: Option<Tokenizer>,
@@ -211,7 +224,7 @@ impl Prepared {
         let model = Model::from_tensors(file, hints(arguments).or(found))
             .with_context(|| format!("{}", path.display()))?;
         let given = match &arguments.tokenizer {
-            Some(file) => Some(Tokenizer::open(file)?),
+            Some(file) => Some(open_tokenizer(file)?),
             None => None,
         };
         let embedded_vocabulary = Tokenizer::parse(Path::new("tokenizer.json"), TOKENIZER)?;
@@ -426,9 +439,20 @@ pub fn open(input: Option<&Path>, arguments: &ModelArguments) -> anyhow::Result<
     match contents {
         Contents::Tensors(file) if PackedFile::is_packed(&file) => {
             let packed = PackedFile::from_tensors(file)?;
-            let model = QuantizedModel::from_packed_file(&path, packed)?;
+            for (flag, given) in [
+                ("--calibration", &arguments.calibration),
+                ("--fisher", &arguments.fisher),
+            ] {
+                if given.is_some() {
+                    bail!(
+                        "{}: is already quantized, so {flag} can't change it; give the full-precision model",
+                        path.display()
+                    );
+                }
+            }
+            let model = QuantizedModel::from_packed_file(&path, packed, hints(arguments))?;
             let tokenizer = match &arguments.tokenizer {
-                Some(file) => Tokenizer::open(file)?,
+                Some(file) => open_tokenizer(file)?,
                 None => Tokenizer::parse(Path::new("tokenizer.json"), TOKENIZER)?,
             };
             let embedded = arguments.tokenizer.is_none()

@@ -195,6 +195,18 @@ fn the_packed_model_evaluates_as_the_model_it_came_from() {
     let direct = perplexity(&["--scheme", "fgmp", "--calibration-windows", "1"]);
     assert_eq!(packed["perplexity"], direct["perplexity"]);
     assert_eq!(packed["tokens"], 512);
+    // A window may be shorter; what calibration left can't change.
+    let short = perplexity(&["model.safetensors", "--context", "128"]);
+    assert_eq!(short["tokens"], 128);
+    refused(
+        fgmp().current_dir(folder.path()).args([
+            "eval",
+            "model.safetensors",
+            "--calibration",
+            "text.txt",
+        ]),
+        "is already quantized, so --calibration can't change it",
+    );
     assert_eq!(
         packed["weight_fp8_share_by_layer"]
             .as_array()

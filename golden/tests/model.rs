@@ -365,7 +365,8 @@ fn widths_need_not_be_whole_blocks_and_heads_may_be_grouped() {
             .unwrap();
         let file =
             PackedFile::from_tensors(TensorFile::parse(Path::new("t"), &bytes).unwrap()).unwrap();
-        let read = QuantizedModel::from_packed_file(Path::new("t"), file).unwrap();
+        let read =
+            QuantizedModel::from_packed_file(Path::new("t"), file, ConfigHints::default()).unwrap();
         assert_eq!(
             perplexity(&read, &stream, options, &|_, _| ()).unwrap(),
             evaluation

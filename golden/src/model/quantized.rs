@@ -329,16 +329,17 @@ impl QuantizedModel {
     /// # Errors
     /// The file is wrong, or what it says contradicts itself.
     pub fn open(path: &Path) -> Result<Self, QuantizedModelError> {
-        Self::from_packed_file(path, PackedFile::open(path)?)
+        Self::from_packed_file(path, PackedFile::open(path)?, ConfigHints::default())
     }
 
-    /// Takes a packed file that is already in memory; `path` is only used in messages.
+    /// Takes a packed file that is already in memory; `path` is only used in messages, and what `hints` say wins over the file.
     ///
     /// # Errors
     /// What the file says contradicts itself.
     pub fn from_packed_file(
         path: &Path,
         mut file: PackedFile,
+        hints: ConfigHints,
     ) -> Result<Self, QuantizedModelError> {
         let parameters: ModelParameters =
             serde_json::from_value(serde_json::Value::Object(file.model)).map_err(|e| {
@@ -352,7 +353,7 @@ impl QuantizedModel {
             .iter()
             .map(|(name, packed)| (name.clone(), packed.shape().to_vec()))
             .collect();
-        let trunk = Trunk::new(path, file.plain, shapes, parameters.config)?;
+        let trunk = Trunk::new(path, file.plain, shapes, hints.or(parameters.config))?;
         let mut packed = Vec::new();
         for layer in 0..trunk.config().layers {
             for matrix in Matrix::ALL {
