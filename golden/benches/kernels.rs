@@ -320,29 +320,31 @@ fn decoding(c: &mut Criterion<CpuTime>) {
 }
 
 fn products(c: &mut Criterion<CpuTime>) {
-    const N: usize = 1024;
-    let shape = [N, N];
-    let pack = |scheme| {
-        let data = values(N * N);
+    let pack = |scheme, n: usize| {
+        let data = values(n * n);
         let tensor = WeightTensor {
-            shape: &shape,
+            shape: &[n, n],
             ..tensor(&data)
         };
         let made = quantize_weights(&[tensor], WeightOptions::new(scheme));
         made.unwrap().tensors.remove(0)
     };
-    let (w, a) = (pack(FGMP), pack(Scheme::Fp8));
-    let mut large = group(c, "product 1024x1024x1024", N * N * N);
-    large.sample_size(10);
-    large.bench_function("exact, decoding included", |b| {
-        b.iter(|| matmul(black_box(&w), black_box(&a)).unwrap())
-    });
-    let (wide_w, wide_a) = (w.unscaled_values_f64(), a.unscaled_values_f64());
-    large.bench_function("the crate's FP64 product", |b| {
-        b.iter(|| dgemm(N, black_box(&wide_a), black_box(&wide_w)))
-    });
-    large.finish();
+    // The larger a product, the less its decoding and its fresh memory weigh.
+    for n in [1024, 2048] {
+        let (w, a) = (pack(FGMP, n), pack(Scheme::Fp8, n));
+        let mut large = group(c, &format!("product {n}x{n}x{n}"), n * n * n);
+        large.sample_size(10);
+        large.bench_function("exact, decoding included", |b| {
+            b.iter(|| matmul(black_box(&w), black_box(&a)).unwrap())
+        });
+        let (wide_w, wide_a) = (w.unscaled_values_f64(), a.unscaled_values_f64());
+        large.bench_function("the crate's FP64 product", |b| {
+            b.iter(|| dgemm(n, black_box(&wide_a), black_box(&wide_w)))
+        });
+        large.finish();
+    }
 
+    let (w, a) = (pack(FGMP, 256), pack(Scheme::Fp8, 256));
     let (m, n, k) = (64, 256, 256);
     let rows = |tensor: &PackedTensor, rows: usize| {
         let blocks = tensor.blocks().take(rows * k / 16);
