@@ -385,6 +385,9 @@ pub struct ArrayArguments {
     /// Largest reduction dimension without overflow
     #[arg(long, value_name = "K", default_value_t = ArrayConfig::default().max_k)]
     pub max_k: usize,
+    /// Stages of a processing element, 3 to 9: more of them for a faster clock
+    #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().pipeline)]
+    pub pipeline: usize,
 }
 
 impl ArrayArguments {
@@ -394,6 +397,7 @@ impl ArrayArguments {
             rows: self.rows,
             cols: self.cols,
             max_k: self.max_k,
+            pipeline: self.pipeline,
             ..ArrayConfig::default()
         };
         Ok(config.validate()?)

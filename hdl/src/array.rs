@@ -1,7 +1,7 @@
 //! The `rows x cols` array of processing elements. Twin of [`mod@golden::matmul`].
 
 use crate::decoder::{BLOCK_BITS, BlockDecoder};
-use crate::mac::Pe;
+use crate::mac::{BOUNDARIES, Pe, boundaries};
 use crate::prelude::*;
 use crate::requantizer::Requantizer;
 use golden::format::BLOCK;
@@ -61,9 +61,11 @@ pub struct PeArray<const ACC: usize> {
     capture: Signal<Local, Bit>,
     tile_start: Register<Bit>,
     mismatch: Register<Bit>,
-    valid: [Register<Bit>; 3],
-    first: [DataRegister<Bit>; 3],
-    last: [DataRegister<Bit>; 3],
+    fresh: Register<Bit>,
+    valid_moves: Signal<Local, Bit>,
+    valid: [PipelineRegister<Bit>; BOUNDARIES],
+    first: [PipelineRegister<Bit>; BOUNDARIES],
+    last: [PipelineRegister<Bit>; BOUNDARIES],
 
     // Draining of a finished tile.
     draining: Register<Bit>,
@@ -79,10 +81,11 @@ pub struct PeArray<const ACC: usize> {
 }
 
 impl<const ACC: usize> PeArray<ACC> {
-    /// An array of `rows` x `cols` PEs; the caller has validated both to be at least one and
-    /// their product to be at most 2^16.
+    /// An array of `rows` x `cols` PEs of so many `stages` ([`boundaries`]); the caller has validated both sides to be at least
+    /// one and their product to be at most 2^16.
     #[must_use]
-    pub fn new(rows: usize, cols: usize) -> Self {
+    pub fn new(rows: usize, cols: usize, stages: usize) -> Self {
+        let chain = || boundaries(stages).map(PipelineRegister::new);
         Self {
             clock: Default::default(),
             reset: Default::default(),
@@ -104,16 +107,18 @@ impl<const ACC: usize> PeArray<ACC> {
             last_mismatch: Default::default(),
             row: (0..rows).map(|_| Default::default()).collect(),
             column: (0..cols).map(|_| Default::default()).collect(),
-            pe: (0..rows * cols).map(|_| Default::default()).collect(),
+            pe: (0..rows * cols).map(|_| Pe::new(stages)).collect(),
             step: Default::default(),
             step_last: Default::default(),
             advance: Default::default(),
             capture: Default::default(),
             tile_start: Register::new(true),
             mismatch: Default::default(),
-            valid: Default::default(),
-            first: Default::default(),
-            last: Default::default(),
+            fresh: Register::new(true),
+            valid_moves: Default::default(),
+            valid: chain(),
+            first: chain(),
+            last: chain(),
             draining: Default::default(),
             drain_index: Default::default(),
             final_index: Constant::new((rows as u64 * cols as u64 - 1).into()),
@@ -140,28 +145,25 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
             reset,
             tile_start,
             mismatch,
+            fresh,
             draining,
             drain_index
         );
-        for i in 0..3 {
-            registers!(self, clock, reset, valid[i]);
-            data_registers!(self, clock, first[i], last[i]);
-        }
 
         // A step needs both streams. It waits only when a finished tile reaches the result
         // registers while the one before it has not left them.
         self.drain_final.next = self.draining.q.val()
             && self.requantizer.in_ready.val()
             && self.drain_index.q.val() == self.final_index.val();
-        self.advance.next = !(self.valid[2].q.val()
-            && self.last[2].q.val()
+        self.advance.next = !(self.valid[7].q.val()
+            && self.last[7].q.val()
             && self.draining.q.val()
             && !self.drain_final.val());
         self.weight_ready.next = self.act_valid.val() && self.advance.val();
         self.act_ready.next = self.weight_valid.val() && self.advance.val();
         self.step.next = self.weight_valid.val() && self.act_valid.val() && self.advance.val();
         self.step_last.next = self.weight_last.val() || self.act_last.val();
-        self.capture.next = self.valid[2].q.val() && self.last[2].q.val() && self.advance.val();
+        self.capture.next = self.valid[7].q.val() && self.last[7].q.val() && self.advance.val();
 
         if self.step.val() {
             self.tile_start.d.next = self.step_last.val();
@@ -170,15 +172,22 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
             }
         }
         self.last_mismatch.next = self.mismatch.q.val();
-        if self.advance.val() {
-            self.valid[0].d.next = self.step.val();
-            self.first[0].d.next = self.tile_start.q.val();
-            self.last[0].d.next = self.step_last.val();
-            for i in 1..3 {
-                self.valid[i].d.next = self.valid[i - 1].q.val();
-                self.first[i].d.next = self.first[i - 1].q.val();
-                self.last[i].d.next = self.last[i - 1].q.val();
-            }
+        if self.valid[7].q.val() {
+            self.fresh.d.next = false;
+        }
+        // A valid bit goes with every pair through the PEs; reset clears them all.
+        self.valid_moves.next = self.advance.val() || self.reset.val();
+        for i in 0..BOUNDARIES {
+            pipeline_registers!(self, clock, valid_moves, valid[i]);
+            pipeline_registers!(self, clock, advance, first[i], last[i]);
+        }
+        self.valid[0].d.next = self.step.val() && !self.reset.val();
+        self.first[0].d.next = self.tile_start.q.val();
+        self.last[0].d.next = self.step_last.val();
+        for i in 1..BOUNDARIES {
+            self.valid[i].d.next = self.valid[i - 1].q.val() && !self.reset.val();
+            self.first[i].d.next = self.first[i - 1].q.val();
+            self.last[i].d.next = self.last[i - 1].q.val();
         }
 
         for r in 0..self._rows {
@@ -192,15 +201,16 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
                 for r in 0..self._rows {
                     for c in 0..self._cols {
                         self.pe[r * cols + c].clock.next = self.clock.val();
-                        self.pe[r * cols + c].load.next = self.step.val();
-                        self.pe[r * cols + c].sum.next =
-                            self.valid[0].q.val() && self.advance.val();
-                        self.pe[r * cols + c].scale.next =
-                            self.valid[1].q.val() && self.advance.val();
+                        self.pe[r * cols + c].enable[0].next = self.step.val();
+                        for i in 1..BOUNDARIES {
+                            self.pe[r * cols + c].enable[i].next =
+                                self.valid[i - 1].q.val() && self.advance.val();
+                        }
+                        self.pe[r * cols + c].fresh.next = self.fresh.q.val();
                         self.pe[r * cols + c].accumulate.next =
-                            self.valid[2].q.val() && self.advance.val();
-                        self.pe[r * cols + c].first.next = self.first[2].q.val();
-                        self.pe[r * cols + c].capture.next = self.last[2].q.val();
+                            self.valid[7].q.val() && self.advance.val();
+                        self.pe[r * cols + c].first.next = self.first[7].q.val();
+                        self.pe[r * cols + c].capture.next = self.last[7].q.val();
                         self.pe[r * cols + c].weight_fp8.next = self.row[r].fp8.val();
                         self.pe[r * cols + c].weight_nan.next = self.row[r].nan.val();
                         self.pe[r * cols + c].weight_scale.next = self.row[r].scale.val();

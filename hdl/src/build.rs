@@ -30,19 +30,19 @@ macro_rules! with_core {
         let config = $config;
         match config.acc_bits() {
             52 => {
-                let $core = Core::<52>::new(config.rows, config.cols);
+                let $core = Core::<52>::new(config.rows, config.cols, config.pipeline);
                 $body
             }
             56 => {
-                let $core = Core::<56>::new(config.rows, config.cols);
+                let $core = Core::<56>::new(config.rows, config.cols, config.pipeline);
                 $body
             }
             60 => {
-                let $core = Core::<60>::new(config.rows, config.cols);
+                let $core = Core::<60>::new(config.rows, config.cols, config.pipeline);
                 $body
             }
             _ => {
-                let $core = Core::<64>::new(config.rows, config.cols);
+                let $core = Core::<64>::new(config.rows, config.cols, config.pipeline);
                 $body
             }
         }

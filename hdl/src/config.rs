@@ -1,5 +1,6 @@
 //! Parameters of the generated hardware, validated.
 
+use crate::mac::{MAX_STAGES, MIN_STAGES};
 use serde::{Deserialize, Serialize};
 
 /// Accumulator widths that are built: a requested `max_k` is served by the next one up.
@@ -23,6 +24,8 @@ pub struct ArrayConfig {
     pub lanes: usize,
     /// Largest reduction dimension K for which the accumulator cannot overflow.
     pub max_k: usize,
+    /// Stages of a PE, from its operands to its accumulator: more of them for a faster clock.
+    pub pipeline: usize,
 }
 
 impl Default for ArrayConfig {
@@ -32,6 +35,7 @@ impl Default for ArrayConfig {
             cols: 4,
             lanes: golden::format::BLOCK,
             max_k: 4096,
+            pipeline: 7,
         }
     }
 }
@@ -59,6 +63,11 @@ pub enum ConfigError {
         "max_k = {0}: the reduction dimension is padded to whole blocks, so max_k is a multiple of 16 from 16 to {MAX_K}"
     )]
     MaxK(usize),
+    /// Fewer or more stages than a PE can be cut into.
+    #[error(
+        "pipeline = {0}: a PE has {MIN_STAGES} to {MAX_STAGES} stages: operands, sum and accumulator at least, and no more places for a register"
+    )]
+    Pipeline(usize),
 }
 
 impl ArrayConfig {
@@ -80,6 +89,9 @@ impl ArrayConfig {
             || self.max_k > MAX_K
         {
             return Err(ConfigError::MaxK(self.max_k));
+        }
+        if !(MIN_STAGES..=MAX_STAGES).contains(&self.pipeline) {
+            return Err(ConfigError::Pipeline(self.pipeline));
         }
         Ok(self)
     }
@@ -148,6 +160,13 @@ mod tests {
                 ..Default::default()
             })
             .contains("multiple of 16")
+        );
+        assert!(
+            refuse(ArrayConfig {
+                pipeline: 10,
+                ..Default::default()
+            })
+            .contains("3 to 9 stages")
         );
     }
 }

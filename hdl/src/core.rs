@@ -91,9 +91,9 @@ pub struct Core<const ACC: usize> {
 }
 
 impl<const ACC: usize> Core<ACC> {
-    /// A core with an array of `rows` x `cols` PEs; see [`PeArray::new`].
+    /// A core with an array of `rows` x `cols` PEs of so many `stages`; see [`PeArray::new`].
     #[must_use]
-    pub fn new(rows: usize, cols: usize) -> Self {
+    pub fn new(rows: usize, cols: usize, stages: usize) -> Self {
         Self {
             clock: Default::default(),
             reset: Default::default(),
@@ -132,7 +132,7 @@ impl<const ACC: usize> Core<ACC> {
             tag_ready: Default::default(),
             tag_last: Default::default(),
             tag_data: Default::default(),
-            array: PeArray::new(rows, cols),
+            array: PeArray::new(rows, cols, stages),
             quantizer: Default::default(),
             _rows: rows,
             _cols: cols,

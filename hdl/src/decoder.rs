@@ -39,9 +39,8 @@ pub struct ElementDecoder {
 
 /// Decodes one E2M1 or E4M3 element to sign, significand and left shift.
 ///
-/// FP8: value = significand * 2^shift in units of 2^-9, shift 0..14.
-/// FP4: significand is the magnitude in units of 2^-1; shift is 8, which makes the same
-/// formula hold, so that a mixed pair uses the FP8 multiplier as it is.
+/// value = significand * 2^shift. FP8: in units of 2^-9, shift 0 to 14.
+/// FP4: in units of 2^-1, shift 0, so that sums of such a block take no more bits than they need.
 #[kernel]
 impl Logic for ElementDecoder {
     fn update(&mut self) {
@@ -60,7 +59,7 @@ impl Logic for ElementDecoder {
             }
         } else {
             self.sign.next = self.code4.val().get_bit(3);
-            self.shift.next = 8.into();
+            self.shift.next = 0.into();
             match self.code4.val().get_bits::<3>(0).index() {
                 0 => self.significand.next = 0.into(),
                 1 => self.significand.next = 1.into(),

@@ -4,6 +4,7 @@
 use hdl::build::{TOP, emit_core};
 use hdl::bundle;
 use hdl::config::ArrayConfig;
+use hdl::mac::{MAX_STAGES, MIN_STAGES};
 use std::path::Path;
 use std::process::Command;
 
@@ -36,10 +37,10 @@ fn sources(folder: &Path) -> Vec<String> {
     list.lines().map(str::to_owned).collect()
 }
 
-fn passes_every_front_end(rows: usize, cols: usize) {
+fn passes_every_front_end(config: ArrayConfig) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("bundle");
-    bundle::write(&folder, config(rows, cols), 1).unwrap();
+    bundle::write(&folder, config, 1).unwrap();
     let sources = sources(&folder);
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
 
@@ -82,22 +83,32 @@ fn passes_every_front_end(rows: usize, cols: usize) {
 
 #[test]
 fn one_by_one() {
-    passes_every_front_end(1, 1);
+    passes_every_front_end(config(1, 1));
 }
 
 #[test]
 fn four_by_four() {
-    passes_every_front_end(4, 4);
+    passes_every_front_end(config(4, 4));
 }
 
 #[test]
 fn three_by_five() {
-    passes_every_front_end(3, 5);
+    passes_every_front_end(config(3, 5));
+}
+
+#[test]
+fn every_depth_of_the_pipeline() {
+    for pipeline in MIN_STAGES..=MAX_STAGES {
+        passes_every_front_end(ArrayConfig {
+            pipeline,
+            ..config(1, 2)
+        });
+    }
 }
 
 #[test]
 fn sixteen_by_sixteen() {
-    passes_every_front_end(16, 16);
+    passes_every_front_end(config(16, 16));
 }
 
 #[test]

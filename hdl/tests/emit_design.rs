@@ -7,7 +7,7 @@ use support::assert_lint_clean;
 
 #[test]
 fn the_array_is_lint_clean() {
-    let array = PeArray::<56>::new(2, 3);
+    let array = PeArray::<56>::new(2, 3, 5);
     let options = EmitOptions {
         top: "pe_array".to_owned(),
         keep_hierarchy: vec!["pe".to_owned()],
@@ -22,7 +22,7 @@ fn the_array_is_lint_clean() {
 
 #[test]
 fn a_16_by_16_array_is_emitted_within_10_seconds() {
-    let array = PeArray::<56>::new(16, 16);
+    let array = PeArray::<56>::new(16, 16, 9);
     let start = std::time::Instant::now();
     let bundle = emit(&array, &EmitOptions::default()).unwrap_or_else(|error| panic!("{error}"));
     let seconds = start.elapsed().as_secs_f64();

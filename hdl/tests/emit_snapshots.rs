@@ -153,7 +153,7 @@ struct Dot<const LANES: usize> {
     scaled: Signal<Out, Bits<20>>,
     lane: [Lane<6>; LANES],
     narrow: Lane<4>,
-    tree: AddTree16<16, 20>,
+    tree: AddTree<16, 16, 20>,
     mux: MuxN<Bits<16>, 5>,
     negate: Negate<16>,
     shift: ShiftLeft<20, 6>,

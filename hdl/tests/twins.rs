@@ -8,7 +8,7 @@ use golden::quantizer::{InputScale, decide, rescale};
 use golden::requantize::{OutputScale, requantize};
 use half::bf16;
 use hdl::decoder::BlockDecoder;
-use hdl::mac::{FourBitLane, Pe, WideLane};
+use hdl::mac::{AlignedProduct, BOUNDARIES, Lane, MAX_STAGES, MIN_STAGES, Pe, boundaries};
 use hdl::prelude::*;
 use hdl::quantizer::{ActQuantizer, AmaxScale, E2m1Round, E4m3Round, Rescaler};
 use hdl::requantizer::Requantizer;
@@ -63,110 +63,167 @@ fn signed(value: u64, bits: u32) -> i64 {
     ((value << (64 - bits)) as i64) >> (64 - bits)
 }
 
-#[test]
-fn four_bit_lane_multiplies_every_pair() {
-    let mut lane = FourBitLane::default();
-    let encode = |e: E2m1| {
-        Bits::<5>::from(u64::from(e.half_units().unsigned_abs()) | u64::from(e.to_bits() >> 3) << 4)
-    };
-    for w in E2m1::all() {
-        for a in E2m1::all() {
-            lane.weight.next = encode(w);
-            lane.act.next = encode(a);
-            settle(&mut lane);
-            assert_eq!(
-                signed(lane.product.val().to_u64(), 9),
-                i64::from(w.half_units() * a.half_units()),
-                "{w:?} * {a:?}"
-            );
-        }
-    }
-}
-
-#[test]
-fn decoder_and_wide_lane_multiply_every_e4m3_pair() {
-    let mut lane = WideLane::default();
-    // The decoder gives the lane form of all codes, sixteen at a time.
+/// The lane form of every element of both formats, from the decoder, sixteen at a time, with its value in units of 2^-9 or 2^-1.
+fn lane_forms() -> [Vec<(i64, Bits<9>)>; 2] {
     let mut decoder = BlockDecoder::default();
-    let mut lanes = Vec::new();
-    for high in 0..16_u8 {
-        let elements: [E4m3; BLOCK] = std::array::from_fn(|i| E4m3::from_bits(high * 16 + i as u8));
-        let block = GoldenBlock::Fp8 { elements };
+    let mut decoded = |block: GoldenBlock| {
         decoder.block.next = packed(&block);
         settle(&mut decoder);
-        assert!(decoder.fp8.val());
+        assert_eq!(decoder.fp8.val(), matches!(block, GoldenBlock::Fp8 { .. }));
         assert_eq!(decoder.nan.val(), block.has_nan());
-        lanes.extend(
-            elements
-                .iter()
-                .zip(&decoder.lane)
-                .map(|(&element, lane)| (element, lane.val())),
+        decoder.lane.each_ref().map(|lane| lane.val())
+    };
+    let mut fp8 = Vec::new();
+    for high in 0..16_u8 {
+        let elements: [E4m3; BLOCK] = std::array::from_fn(|i| E4m3::from_bits(high * 16 + i as u8));
+        let lanes = decoded(GoldenBlock::Fp8 { elements });
+        let units = elements.iter().map(|e| e.units().map(i64::from));
+        fp8.extend(
+            units
+                .zip(lanes)
+                .filter_map(|(units, lane)| Some((units?, lane))),
         );
     }
-    for (w, weight) in &lanes {
-        for (a, act) in &lanes {
-            let (Some(w), Some(a)) = (w.units(), a.units()) else {
-                continue;
-            };
-            lane.weight.next = *weight;
-            lane.act.next = *act;
+    let elements: [E2m1; BLOCK] = std::array::from_fn(|i| E2m1::from_bits(i as u8).unwrap());
+    let lanes = decoded(GoldenBlock::Fp4 {
+        scale: Ue4m3::MAX,
+        elements,
+    });
+    let fp4 = elements.iter().map(|e| i64::from(e.half_units()));
+    [fp8, fp4.zip(lanes).collect()]
+}
+
+#[test]
+fn a_lane_multiplies_every_pair_of_all_modes() {
+    let mut lane = Lane::default();
+    let mut align = AlignedProduct::default();
+    let forms = lane_forms();
+    let all = || forms.iter().flatten();
+    assert_eq!(all().count(), 254 + 16);
+    for &(w, weight) in all() {
+        for &(a, act) in all() {
+            lane.weight.next = weight;
+            lane.act.next = act;
             settle(&mut lane);
-            assert_eq!(
-                signed(lane.product.val().to_u64(), 37),
-                i64::from(w) * i64::from(a)
-            );
+            align.product.next = lane.product.val();
+            align.shift.next = lane.shift.val();
+            settle(&mut align);
+            assert_eq!(signed(align.aligned.val().to_u64(), 37), w * a, "{w} * {a}");
         }
     }
 }
 
+/// A PE of any depth behind its decoders, driven as the array drives it.
+struct Bench<const ACC: usize> {
+    row: BlockDecoder,
+    column: BlockDecoder,
+    pe: Pe<ACC>,
+    present: [bool; BOUNDARIES],
+    /// Of the pair before each boundary that has a register, and before the accumulator: first, last.
+    pairs: Vec<Option<(bool, bool)>>,
+}
+
+impl<const ACC: usize> Bench<ACC> {
+    fn new(stages: usize) -> Self {
+        Self {
+            row: BlockDecoder::default(),
+            column: BlockDecoder::default(),
+            pe: {
+                let mut pe = Pe::new(stages);
+                pe.fresh.next = true;
+                pe
+            },
+            present: boundaries(stages),
+            pairs: vec![None; stages],
+        }
+    }
+
+    /// One cycle, with a pair or without; true if a result was captured.
+    fn cycle(&mut self, pair: Option<(&GoldenBlock, &GoldenBlock, bool, bool)>) -> bool {
+        if let Some((w, a, ..)) = pair {
+            self.row.block.next = packed(w);
+            self.column.block.next = packed(a);
+            settle(&mut self.row);
+            settle(&mut self.column);
+        }
+        let pe = &mut self.pe;
+        pe.weight_fp8.next = self.row.fp8.val();
+        pe.weight_nan.next = self.row.nan.val();
+        pe.weight_scale.next = self.row.scale.val();
+        pe.act_fp8.next = self.column.fp8.val();
+        pe.act_nan.next = self.column.nan.val();
+        pe.act_scale.next = self.column.scale.val();
+        for i in 0..BLOCK {
+            pe.weight[i].next = self.row.lane[i].val();
+            pe.act[i].next = self.column.lane[i].val();
+        }
+        self.pairs[0] = pair.map(|(_, _, first, last)| (first, last));
+        let mut stage = 0;
+        for (enable, present) in pe.enable.iter_mut().zip(self.present) {
+            enable.next = self.pairs[stage].is_some();
+            stage += usize::from(present);
+        }
+        let before_accumulator = self.pairs[stage];
+        let (first, last) = before_accumulator.unwrap_or_default();
+        pe.accumulate.next = before_accumulator.is_some();
+        pe.first.next = first;
+        pe.capture.next = last;
+        cycle!(self.pe);
+        if before_accumulator.is_some() {
+            self.pe.fresh.next = false;
+        }
+        self.pairs.rotate_right(1);
+        last
+    }
+}
+
 #[test]
-fn processing_element_accumulates_exactly_in_all_modes() {
+fn processing_element_accumulates_exactly_in_all_modes_at_every_depth() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let mut row = BlockDecoder::default();
-    let mut column = BlockDecoder::default();
-    let mut pe = Pe::<56>::default();
-    for tile in 0..40 {
-        let mut golden = Accumulator::new();
-        let steps = rng.random_range(1..12);
-        for step in 0..steps + 3 {
-            let feeding = step < steps;
-            if feeding {
-                let (fp8_w, fp8_a) = (rng.random(), rng.random());
-                let nan = tile % 8 == 7;
-                let w = random_block(&mut rng, fp8_w, nan);
-                let a = random_block(&mut rng, fp8_a, nan);
-                golden.add(&w, &a);
-                row.block.next = packed(&w);
-                column.block.next = packed(&a);
-                settle(&mut row);
-                settle(&mut column);
+    for stages in MIN_STAGES..=MAX_STAGES {
+        let mut bench = Bench::<56>::new(stages);
+        let mut expected = std::collections::VecDeque::new();
+        let mut results = 0;
+        for tile in 0..24 {
+            let mut golden = Accumulator::new();
+            let steps = rng.random_range(1..12);
+            let mut step = 0;
+            // After the last tile the pipeline runs empty.
+            let idle = if tile == 23 { stages } else { 0 };
+            while step < steps + idle {
+                let (w, a);
+                let pair = if step < steps && rng.random_bool(0.8) {
+                    let (fp8_w, fp8_a) = (rng.random(), rng.random());
+                    let nan = tile % 8 == 7;
+                    w = random_block(&mut rng, fp8_w, nan);
+                    a = random_block(&mut rng, fp8_a, nan);
+                    golden.add(&w, &a);
+                    if step + 1 == steps {
+                        expected.push_back(golden);
+                    }
+                    step += 1;
+                    Some((&w, &a, step == 1, step == steps))
+                } else {
+                    step += usize::from(step >= steps);
+                    None
+                };
+                if !bench.cycle(pair) {
+                    continue;
+                }
+                let golden: Accumulator = expected.pop_front().unwrap();
+                results += 1;
+                assert_eq!(
+                    bench.pe.result_nan.val(),
+                    golden.is_nan(),
+                    "{stages} stages"
+                );
+                if !golden.is_nan() {
+                    let found = signed(bench.pe.result.val().to_u64(), 56);
+                    assert_eq!(i128::from(found), golden.value(), "{stages} stages");
+                }
             }
-            pe.load.next = feeding;
-            pe.weight_fp8.next = row.fp8.val();
-            pe.weight_nan.next = row.nan.val();
-            pe.weight_scale.next = row.scale.val();
-            pe.act_fp8.next = column.fp8.val();
-            pe.act_nan.next = column.nan.val();
-            pe.act_scale.next = column.scale.val();
-            for i in 0..BLOCK {
-                pe.weight[i].next = row.lane[i].val();
-                pe.act[i].next = column.lane[i].val();
-            }
-            pe.sum.next = step >= 1 && step < steps + 1;
-            pe.scale.next = step >= 2 && step < steps + 2;
-            pe.accumulate.next = step >= 3;
-            pe.first.next = step == 3;
-            pe.capture.next = step == steps + 2;
-            cycle!(pe);
         }
-        assert_eq!(pe.result_nan.val(), golden.is_nan(), "tile {tile}");
-        if !golden.is_nan() {
-            assert_eq!(
-                i128::from(signed(pe.result.val().to_u64(), 56)),
-                golden.value(),
-                "tile {tile}"
-            );
-        }
+        assert_eq!(results, 24, "{stages} stages");
     }
 }
 
@@ -180,33 +237,13 @@ fn processing_element_holds_the_extremes() {
         scale: Ue4m3::MAX,
         elements: [E2m1::from_bits(code).unwrap(); BLOCK],
     };
-    let mut row = BlockDecoder::default();
-    let mut column = BlockDecoder::default();
-    let mut pe = Pe::<52>::default();
+    let mut bench = Bench::<52>::new(MAX_STAGES);
     for w in [fp8(0x7E), fp8(0xFE), fp4(7), fp4(15)] {
         for a in [fp8(0x7E), fp8(0xFE), fp4(7), fp4(15)] {
-            row.block.next = packed(&w);
-            column.block.next = packed(&a);
-            settle(&mut row);
-            settle(&mut column);
-            pe.weight_fp8.next = row.fp8.val();
-            pe.weight_scale.next = row.scale.val();
-            pe.act_fp8.next = column.fp8.val();
-            pe.act_scale.next = column.scale.val();
-            for i in 0..BLOCK {
-                pe.weight[i].next = row.lane[i].val();
-                pe.act[i].next = column.lane[i].val();
-            }
-            pe.first.next = true;
-            pe.capture.next = true;
-            for stage in 0..4 {
-                pe.load.next = stage == 0;
-                pe.sum.next = stage == 1;
-                pe.scale.next = stage == 2;
-                pe.accumulate.next = stage == 3;
-                cycle!(pe);
-            }
-            assert_eq!(signed(pe.result.val().to_u64(), 52), pair(&w, &a).unwrap());
+            let mut feed = Some((&w, &a, true, true));
+            while !bench.cycle(feed.take()) {}
+            let result = signed(bench.pe.result.val().to_u64(), 52);
+            assert_eq!(result, pair(&w, &a).unwrap());
         }
     }
 }

@@ -58,8 +58,8 @@ impl Target {
             }
             (Self::Ice40, Hierarchy::Flat) => format!("synth_ice40 -dsp -top {top}"),
             (Self::Ice40, Hierarchy::Kept) => format!("synth_ice40 -dsp -noflatten -top {top}"),
-            (Self::Ecp5, Hierarchy::Flat) => format!("synth_ecp5 -top {top}"),
-            (Self::Ecp5, Hierarchy::Kept) => format!("synth_ecp5 -noflatten -top {top}"),
+            (Self::Ecp5, Hierarchy::Flat) => format!("synth_ecp5 -nowidelut -top {top}"),
+            (Self::Ecp5, Hierarchy::Kept) => format!("synth_ecp5 -nowidelut -noflatten -top {top}"),
             (Self::Gowin, Hierarchy::Flat) => format!("synth_gowin -top {top}"),
             (Self::Gowin, Hierarchy::Kept) => format!("synth_gowin -noflatten -top {top}"),
         }

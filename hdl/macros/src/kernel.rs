@@ -90,7 +90,7 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
-/// Arguments of `registers!` and `data_registers!`.
+/// Arguments of the statement macros of kernels.
 struct RegisterList {
     this: Token![self],
     signals: Vec<Expr>,
@@ -107,37 +107,42 @@ impl Parse for RegisterList {
     }
 }
 
+/// Control ports of the registers that a statement macro connects, in the order of its arguments, and its form.
+fn register_ports(invocation: &Macro) -> Option<(&'static [&'static str], &'static str)> {
+    let path = &invocation.path;
+    if path.is_ident("registers") {
+        let form = "registers!(self, clock, reset, register, …)";
+        Some((&["clock", "reset"], form))
+    } else if path.is_ident("data_registers") {
+        Some((&["clock"], "data_registers!(self, clock, register, …)"))
+    } else if path.is_ident("pipeline_registers") {
+        let form = "pipeline_registers!(self, clock, enable, register, …)";
+        Some((&["clock", "enable"], form))
+    } else {
+        None
+    }
+}
+
 /// Expands the statement macros of kernels; `None` for any other macro.
 fn expand_statement_macro(invocation: &Macro) -> Option<Result<Vec<Stmt>>> {
-    let with_reset = if invocation.path.is_ident("registers") {
-        true
-    } else if invocation.path.is_ident("data_registers") {
-        false
-    } else {
-        return None;
-    };
-    let control_signals = if with_reset { 2 } else { 1 };
+    let (ports, form) = register_ports(invocation)?;
+    // A register with an enable holds by itself.
+    let holds = ports.contains(&"enable");
     Some(invocation.parse_body::<RegisterList>().and_then(|list| {
         let RegisterList { this, signals } = list;
-        if signals.len() <= control_signals {
-            return Err(Error::new(
-                invocation.span(),
-                if with_reset {
-                    "expected registers!(self, clock, reset, register, …)"
-                } else {
-                    "expected data_registers!(self, clock, register, …)"
-                },
-            ));
+        if signals.len() <= ports.len() {
+            return Err(Error::new(invocation.span(), format!("expected {form}")));
         }
-        let (control, registers) = signals.split_at(control_signals);
-        let clock = &control[0];
+        let (control, registers) = signals.split_at(ports.len());
         let mut statements = Vec::new();
         for register in registers {
-            statements.push(parse_quote!(#this.#register.clock.next = #this.#clock.val();));
-            if let Some(reset) = control.get(1) {
-                statements.push(parse_quote!(#this.#register.reset.next = #this.#reset.val();));
+            for (port, signal) in ports.iter().zip(control) {
+                let port = Ident::new(port, invocation.span());
+                statements.push(parse_quote!(#this.#register.#port.next = #this.#signal.val();));
             }
-            statements.push(parse_quote!(#this.#register.d.next = #this.#register.q.val();));
+            if !holds {
+                statements.push(parse_quote!(#this.#register.d.next = #this.#register.q.val();));
+            }
         }
         Ok(statements)
     }))
@@ -286,7 +291,7 @@ impl Checker {
     fn unknown_macro(&mut self, invocation: &Macro) {
         self.refuse(
             &invocation.path,
-            "only `registers!` and `data_registers!` may stand in a kernel: any other macro runs in simulation but leaves nothing in the Verilog",
+            "only `registers!`, `data_registers!` and `pipeline_registers!` may stand in a kernel: any other macro runs in simulation but leaves nothing in the Verilog",
         );
     }
 

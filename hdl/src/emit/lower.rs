@@ -899,6 +899,30 @@ impl Lowering<'_> {
                 self.definitions.insert(q, register);
                 return Ok(());
             }
+            Primitive::PipelineRegister => {
+                let q = port(self, "q")?;
+                let (d, enable) = (value(self, "d")?, value(self, "enable")?);
+                let width = self.nets[q].width;
+                let hold = Rc::new(Value::Is(Expr::net(q, width)));
+                let name = format!("{}$next", scope.name);
+                let next = self.add_net(name, width, false, Role::Local);
+                let taken = Value::If {
+                    before: Rc::clone(&hold),
+                    test: enable,
+                    then: Rc::new(Value::Is(d)),
+                    otherwise: hold,
+                };
+                self.definitions
+                    .insert(next, Definition::Value(Rc::new(taken)));
+                let register = Definition::Register {
+                    clock: port(self, "clock")?,
+                    reset: None,
+                    d: next,
+                };
+                self.definitions.insert(q, register);
+                return Ok(());
+            }
+            Primitive::PipelineWire => (port(self, "q")?, value(self, "d")?),
             Primitive::MulU | Primitive::MulS => {
                 let (a, b, p) = (value(self, "a")?, value(self, "b")?, port(self, "p")?);
                 (p, product(&a, &b, primitive == Primitive::MulS))

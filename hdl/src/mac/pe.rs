@@ -1,27 +1,36 @@
 //! The processing element.
 
-use super::{FOUR_BIT_SUM, FourBitDot, MIXED_SUM, ScaleAlign, TERM, WIDE_SUM, WideDot};
+use super::scale::SCALED;
+use super::{
+    AlignedProduct, BOUNDARIES, Boundary, FOUR_BIT_SUM, Lane, MAX_STAGES, MIXED_SUM, ScaleFirst,
+    ScaleSecond, TERM, TermAlign, WIDE_PRODUCT, WIDE_SUM, boundaries,
+};
 use crate::prelude::*;
 use golden::format::BLOCK;
+use std::array::from_fn;
+
+/// Bits of an aligned product above those of an FP4 x FP4 pair.
+const MIDDLE: usize = MIXED_SUM - FOUR_BIT_SUM;
+/// Bits of an aligned product above those of a mixed pair.
+const HIGH: usize = WIDE_PRODUCT - MIXED_SUM;
 
 /// Processing element: one block pair a cycle, exact accumulator of `ACC` bits, result register.
 ///
-/// All PEs of an array step together; the array's controller drives the stage enables.
-#[derive(LogicBlock, Default)]
+/// All PEs of an array step together; the array's controller drives the enables.
+#[derive(LogicBlock)]
 pub struct Pe<const ACC: usize> {
     /// Clock.
     pub clock: Signal<In, Clock>,
-    /// Stage 1: take the operands.
-    pub load: Signal<In, Bit>,
-    /// Stage 2: take the 16-lane sum.
-    pub sum: Signal<In, Bit>,
-    /// Stage 3: take the scaled and aligned term.
-    pub scale: Signal<In, Bit>,
-    /// Stage 4: add the term to the accumulator.
+    /// Each boundary takes what is before it; see [`super::Boundary`].
+    pub enable: [Signal<In, Bit>; BOUNDARIES],
+    /// No pair has reached the accumulator since reset: registers that a pair's mode would leave alone load too, so that none
+    /// stays undefined.
+    pub fresh: Signal<In, Bit>,
+    /// Add the term to the accumulator.
     pub accumulate: Signal<In, Bit>,
-    /// Stage 4: this term is the first of its output, the accumulator starts from zero.
+    /// This term is the first of its output, the accumulator starts from zero.
     pub first: Signal<In, Bit>,
-    /// Stage 4: this term is the last of its output, the result register takes the sum.
+    /// This term is the last of its output, the result register takes the sum.
     pub capture: Signal<In, Bit>,
     /// The weight block is FP8.
     pub weight_fp8: Signal<In, Bit>,
@@ -44,42 +53,53 @@ pub struct Pe<const ACC: usize> {
     /// The captured sticky NaN.
     pub result_nan: Signal<Out, Bit>,
 
-    // Stage 1: operands. Each set loads only for the modes that use it.
-    four_bit_weight: [DataRegister<Bits<5>>; BLOCK],
-    four_bit_act: [DataRegister<Bits<5>>; BLOCK],
-    wide_weight: [DataRegister<Bits<9>>; BLOCK],
-    wide_act: [DataRegister<Bits<9>>; BLOCK],
-    operand_weight_fp8: DataRegister<Bit>,
-    operand_act_fp8: DataRegister<Bit>,
-    operand_weight_scale: DataRegister<Bits<8>>,
-    operand_act_scale: DataRegister<Bits<8>>,
-    operand_nan: DataRegister<Bit>,
-    four_bit_dot: FourBitDot,
-    wide_dot: WideDot,
-    load_four_bit: Signal<Local, Bit>,
-    load_wide: Signal<Local, Bit>,
-
-    // Stage 2: sums and scale product.
-    four_bit_sum: DataRegister<Bits<FOUR_BIT_SUM>>,
-    mixed_sum: DataRegister<Bits<MIXED_SUM>>,
-    wide_sum: DataRegister<Bits<WIDE_SUM>>,
-    sum_four_bit: DataRegister<Bit>,
-    sum_wide: DataRegister<Bit>,
-    significand: DataRegister<Bits<8>>,
-    shift: DataRegister<Bits<5>>,
-    sum_nan: DataRegister<Bit>,
-    weight_significand: Signal<Local, Bits<16>>,
-    act_significand: Signal<Local, Bits<16>>,
-    significand_product: Signal<Local, Bits<32>>,
+    // What goes with a pair: its mode, its scales, whether it has a NaN.
+    operand_weight_fp8: PipelineRegister<Bit>,
+    operand_act_fp8: PipelineRegister<Bit>,
+    operand_weight_scale: PipelineRegister<Bits<8>>,
+    operand_act_scale: PipelineRegister<Bits<8>>,
+    take_weight_scale: Signal<Local, Bit>,
+    take_act_scale: Signal<Local, Bit>,
+    four_bit: [PipelineRegister<Bit>; 5],
+    wide: [PipelineRegister<Bit>; 5],
+    first_significand: [PipelineRegister<Bits<4>>; 4],
+    second_significand: [PipelineRegister<Bits<4>>; 5],
+    shift: [PipelineRegister<Bits<5>>; 6],
+    nan: [PipelineRegister<Bit>; BOUNDARIES],
+    pair_four_bit: Signal<Local, Bit>,
+    pair_wide: Signal<Local, Bit>,
     weight_shift: Signal<Local, Bits<5>>,
     act_shift: Signal<Local, Bits<5>>,
 
-    // Stage 3: the term.
-    align: ScaleAlign,
-    term: DataRegister<Bits<TERM>>,
-    term_nan: DataRegister<Bit>,
+    // From the operands to the sum.
+    operand_weight: [PipelineRegister<Bits<9>>; BLOCK],
+    operand_act: [PipelineRegister<Bits<9>>; BLOCK],
+    lane: [Lane; BLOCK],
+    product: [PipelineRegister<Bits<9>>; BLOCK],
+    product_shift: [PipelineRegister<Bits<5>>; BLOCK],
+    align: [AlignedProduct; BLOCK],
+    take_middle: Signal<Local, Bit>,
+    take_high: Signal<Local, Bit>,
+    aligned_low: [PipelineRegister<Bits<FOUR_BIT_SUM>>; BLOCK],
+    aligned_middle: [PipelineRegister<Bits<MIDDLE>>; BLOCK],
+    aligned_high: [PipelineRegister<Bits<HIGH>>; BLOCK],
+    tree: [AddTree<4, WIDE_PRODUCT, 39>; 4],
+    partial: [PipelineRegister<Bits<39>>; 4],
+    root: AddTree<4, 39, WIDE_SUM>,
 
-    // Stage 4: accumulator and result.
+    // From the sum to the term.
+    four_bit_extend: SignExtend<FOUR_BIT_SUM, MIXED_SUM>,
+    take_sum: Signal<Local, Bit>,
+    sum: PipelineRegister<Bits<MIXED_SUM>>,
+    wide_sum: [PipelineRegister<Bits<WIDE_SUM>>; 3],
+    scale_first: ScaleFirst,
+    scaled: PipelineRegister<Bits<SCALED>>,
+    scale_second: ScaleSecond,
+    scaled_twice: PipelineRegister<Bits<SCALED>>,
+    term_align: TermAlign,
+    term: PipelineRegister<Bits<TERM>>,
+
+    // Accumulator and result.
     term_extend: SignExtend<TERM, ACC>,
     base: Signal<Local, Bits<ACC>>,
     total: Signal<Local, Bits<ACC>>,
@@ -90,130 +110,259 @@ pub struct Pe<const ACC: usize> {
     result_nan_register: DataRegister<Bit>,
 }
 
+impl<const ACC: usize> Pe<ACC> {
+    /// A PE of so many stages, accumulator included; see [`boundaries`].
+    #[must_use]
+    pub fn new(stages: usize) -> Self {
+        let present = boundaries(stages);
+        let at = |boundary: Boundary| present[boundary as usize];
+        // Registers of consecutive boundaries, the first that of the operands or of the products.
+        fn chain<T: Word, const N: usize>(
+            present: &[bool; BOUNDARIES],
+            first: Boundary,
+        ) -> [PipelineRegister<T>; N] {
+            from_fn(|i| PipelineRegister::new(present[first as usize + i]))
+        }
+        fn lanes<T: Word, const N: usize>(present: bool) -> [PipelineRegister<T>; N] {
+            from_fn(|_| PipelineRegister::new(present))
+        }
+        Self {
+            clock: Default::default(),
+            enable: Default::default(),
+            fresh: Default::default(),
+            accumulate: Default::default(),
+            first: Default::default(),
+            capture: Default::default(),
+            weight_fp8: Default::default(),
+            weight_nan: Default::default(),
+            weight_scale: Default::default(),
+            weight: Default::default(),
+            act_fp8: Default::default(),
+            act_nan: Default::default(),
+            act_scale: Default::default(),
+            act: Default::default(),
+            result: Default::default(),
+            result_nan: Default::default(),
+            operand_weight_fp8: PipelineRegister::new(at(Boundary::Operands)),
+            operand_act_fp8: PipelineRegister::new(at(Boundary::Operands)),
+            operand_weight_scale: PipelineRegister::new(at(Boundary::Operands)),
+            operand_act_scale: PipelineRegister::new(at(Boundary::Operands)),
+            take_weight_scale: Default::default(),
+            take_act_scale: Default::default(),
+            four_bit: chain(&present, Boundary::Product),
+            wide: chain(&present, Boundary::Product),
+            first_significand: chain(&present, Boundary::Product),
+            second_significand: chain(&present, Boundary::Product),
+            shift: chain(&present, Boundary::Product),
+            nan: chain(&present, Boundary::Operands),
+            pair_four_bit: Default::default(),
+            pair_wide: Default::default(),
+            weight_shift: Default::default(),
+            act_shift: Default::default(),
+            operand_weight: lanes(at(Boundary::Operands)),
+            operand_act: lanes(at(Boundary::Operands)),
+            lane: Default::default(),
+            product: lanes(at(Boundary::Product)),
+            product_shift: lanes(at(Boundary::Product)),
+            align: Default::default(),
+            take_middle: Default::default(),
+            take_high: Default::default(),
+            aligned_low: lanes(at(Boundary::Aligned)),
+            aligned_middle: lanes(at(Boundary::Aligned)),
+            aligned_high: lanes(at(Boundary::Aligned)),
+            tree: Default::default(),
+            partial: lanes(at(Boundary::Partial)),
+            root: Default::default(),
+            four_bit_extend: Default::default(),
+            take_sum: Default::default(),
+            sum: PipelineRegister::new(at(Boundary::Sum)),
+            wide_sum: chain(&present, Boundary::Sum),
+            scale_first: Default::default(),
+            scaled: PipelineRegister::new(at(Boundary::Scaled)),
+            scale_second: Default::default(),
+            scaled_twice: PipelineRegister::new(at(Boundary::Scaled2)),
+            term_align: Default::default(),
+            term: PipelineRegister::new(at(Boundary::Term)),
+            term_extend: Default::default(),
+            base: Default::default(),
+            total: Default::default(),
+            total_nan: Default::default(),
+            accumulator: Default::default(),
+            accumulator_nan: Default::default(),
+            result_register: Default::default(),
+            result_nan_register: Default::default(),
+        }
+    }
+}
+
+impl<const ACC: usize> Default for Pe<ACC> {
+    fn default() -> Self {
+        Self::new(MAX_STAGES)
+    }
+}
+
 /// Multiplies one weight block by one activation block a cycle in any of the four modes and
 /// accumulates exactly in units of 2^-20.
 ///
-/// Pipeline: 1 operands, 2 sixteen-lane sum, 3 scaled and aligned term, 4 accumulator.
-/// The registers before a datapath load only in the modes that use it.
+/// Operands, 16 products, shifted products, 16-lane sum, the product with each scale, the shifted term, the accumulator; a
+/// configuration says between which of these registers stand. Registers before a datapath load only in the modes that use it.
 #[kernel]
 impl<const ACC: usize> Logic for Pe<ACC> {
     fn update(&mut self) {
+        // The pair's mode, scales and NaN.
+        pipeline_registers!(
+            self,
+            clock,
+            enable[0],
+            operand_weight_fp8,
+            operand_act_fp8,
+            nan[0]
+        );
+        self.take_weight_scale.next =
+            self.enable[0].val() && (self.fresh.val() || !self.weight_fp8.val());
+        self.take_act_scale.next =
+            self.enable[0].val() && (self.fresh.val() || !self.act_fp8.val());
+        pipeline_registers!(self, clock, take_weight_scale, operand_weight_scale);
+        pipeline_registers!(self, clock, take_act_scale, operand_act_scale);
+        self.operand_weight_fp8.d.next = self.weight_fp8.val();
+        self.operand_act_fp8.d.next = self.act_fp8.val();
+        self.operand_weight_scale.d.next = self.weight_scale.val();
+        self.operand_act_scale.d.next = self.act_scale.val();
+        self.nan[0].d.next = self.weight_nan.val() || self.act_nan.val();
+        self.pair_four_bit.next = !self.operand_weight_fp8.q.val() && !self.operand_act_fp8.q.val();
+        self.pair_wide.next = self.operand_weight_fp8.q.val() && self.operand_act_fp8.q.val();
+        self.weight_shift.next =
+            bit_cast::<5, 4>(self.operand_weight_scale.q.val().get_bits::<4>(0));
+        self.act_shift.next = bit_cast::<5, 4>(self.operand_act_scale.q.val().get_bits::<4>(0));
+
+        self.four_bit[0].d.next = self.pair_four_bit.val();
+        self.wide[0].d.next = self.pair_wide.val();
+        self.first_significand[0].d.next = self.operand_weight_scale.q.val().get_bits::<4>(4);
+        self.second_significand[0].d.next = 1.into();
+        self.shift[0].d.next = self.weight_shift.val() + 1;
+        if self.operand_weight_fp8.q.val() {
+            self.first_significand[0].d.next = self.operand_act_scale.q.val().get_bits::<4>(4);
+            self.shift[0].d.next = self.act_shift.val() + 1;
+        }
+        if self.pair_four_bit.val() {
+            self.second_significand[0].d.next = self.operand_act_scale.q.val().get_bits::<4>(4);
+            self.shift[0].d.next = self.weight_shift.val() + self.act_shift.val();
+        }
+        for i in 0..6 {
+            pipeline_registers!(self, clock, enable[i + 1], shift[i]);
+        }
+        for i in 0..5 {
+            pipeline_registers!(
+                self,
+                clock,
+                enable[i + 1],
+                four_bit[i],
+                wide[i],
+                second_significand[i]
+            );
+            self.shift[i + 1].d.next = self.shift[i].q.val();
+        }
+        for i in 0..4 {
+            pipeline_registers!(self, clock, enable[i + 1], first_significand[i]);
+            self.four_bit[i + 1].d.next = self.four_bit[i].q.val();
+            self.wide[i + 1].d.next = self.wide[i].q.val();
+            self.second_significand[i + 1].d.next = self.second_significand[i].q.val();
+        }
+        for i in 0..3 {
+            self.first_significand[i + 1].d.next = self.first_significand[i].q.val();
+        }
+        for i in 0..7 {
+            pipeline_registers!(self, clock, enable[i + 1], nan[i + 1]);
+            self.nan[i + 1].d.next = self.nan[i].q.val();
+        }
+
+        // Lanes. Bits above a pair's sum hold their value.
+        self.take_middle.next =
+            self.enable[2].val() && (self.fresh.val() || !self.four_bit[0].q.val());
+        self.take_high.next = self.enable[2].val() && (self.fresh.val() || self.wide[0].q.val());
+        for i in 0..BLOCK {
+            pipeline_registers!(self, clock, enable[0], operand_weight[i], operand_act[i]);
+            pipeline_registers!(self, clock, enable[1], product[i], product_shift[i]);
+            pipeline_registers!(self, clock, enable[2], aligned_low[i]);
+            pipeline_registers!(self, clock, take_middle, aligned_middle[i]);
+            pipeline_registers!(self, clock, take_high, aligned_high[i]);
+            self.operand_weight[i].d.next = self.weight[i].val();
+            self.operand_act[i].d.next = self.act[i].val();
+            self.lane[i].weight.next = self.operand_weight[i].q.val();
+            self.lane[i].act.next = self.operand_act[i].q.val();
+            self.product[i].d.next = self.lane[i].product.val();
+            self.product_shift[i].d.next = self.lane[i].shift.val();
+            self.align[i].product.next = self.product[i].q.val();
+            self.align[i].shift.next = self.product_shift[i].q.val();
+            self.aligned_low[i].d.next = self.align[i].aligned.val().get_bits::<FOUR_BIT_SUM>(0);
+            self.aligned_middle[i].d.next =
+                self.align[i].aligned.val().get_bits::<MIDDLE>(FOUR_BIT_SUM);
+            self.aligned_high[i].d.next = self.align[i].aligned.val().get_bits::<HIGH>(MIXED_SUM);
+        }
+        for i in 0..4 {
+            pipeline_registers!(self, clock, enable[3], partial[i]);
+            for j in 0..4 {
+                self.tree[i].a[j].next =
+                    bit_cast::<WIDE_PRODUCT, FOUR_BIT_SUM>(self.aligned_low[4 * i + j].q.val())
+                        | (bit_cast::<WIDE_PRODUCT, MIDDLE>(
+                            self.aligned_middle[4 * i + j].q.val(),
+                        ) << 13)
+                        | (bit_cast::<WIDE_PRODUCT, HIGH>(self.aligned_high[4 * i + j].q.val())
+                            << 27);
+            }
+            self.partial[i].d.next = self.tree[i].sum.val();
+            self.root.a[i].next = self.partial[i].q.val();
+        }
+
+        // Scales.
+        self.take_sum.next = self.enable[4].val() && (self.fresh.val() || !self.wide[2].q.val());
+        pipeline_registers!(self, clock, take_sum, sum);
+        pipeline_registers!(self, clock, enable[4], wide_sum[0]);
+        pipeline_registers!(self, clock, enable[5], wide_sum[1], scaled);
+        pipeline_registers!(self, clock, enable[6], wide_sum[2], scaled_twice);
+        pipeline_registers!(self, clock, enable[7], term);
+        self.four_bit_extend.a.next = self.root.sum.val().get_bits::<FOUR_BIT_SUM>(0);
+        self.sum.d.next = self.root.sum.val().get_bits::<MIXED_SUM>(0);
+        if self.four_bit[2].q.val() {
+            self.sum.d.next = self.four_bit_extend.y.val();
+        }
+        // Either the scaled sum or the wide one is zero, so that the term is their union.
+        self.wide_sum[0].d.next = 0.into();
+        if self.wide[2].q.val() {
+            self.wide_sum[0].d.next = self.root.sum.val();
+        }
+        self.wide_sum[1].d.next = self.wide_sum[0].q.val();
+        self.wide_sum[2].d.next = self.wide_sum[1].q.val();
+        self.scale_first.sum.next = self.sum.q.val();
+        self.scale_first.significand.next = self.first_significand[3].q.val();
+        self.scaled.d.next = self.scale_first.scaled.val();
+        self.scale_second.scaled.next = self.scaled.q.val();
+        self.scale_second.four_bit.next = self.four_bit[4].q.val();
+        self.scale_second.significand.next = self.second_significand[4].q.val();
+        self.scaled_twice.d.next = self.scale_second.product.val();
+        if self.wide[4].q.val() {
+            self.scaled_twice.d.next = 0.into();
+        }
+        self.term_align.scaled.next = self.scaled_twice.q.val();
+        self.term_align.shift.next = self.shift[5].q.val();
+        self.term_align.wide_sum.next = self.wide_sum[2].q.val();
+        self.term.d.next = self.term_align.term.val();
+
+        // Accumulator.
         data_registers!(
             self,
             clock,
-            operand_weight_fp8,
-            operand_act_fp8,
-            operand_weight_scale,
-            operand_act_scale,
-            operand_nan,
-            four_bit_sum,
-            mixed_sum,
-            wide_sum,
-            sum_four_bit,
-            sum_wide,
-            significand,
-            shift,
-            sum_nan,
-            term,
-            term_nan,
             accumulator,
             accumulator_nan,
             result_register,
             result_nan_register
         );
-
-        // Stage 1.
-        self.load_four_bit.next = self.load.val() && !self.weight_fp8.val() && !self.act_fp8.val();
-        self.load_wide.next = self.load.val() && (self.weight_fp8.val() || self.act_fp8.val());
-        for i in 0..BLOCK {
-            data_registers!(
-                self,
-                clock,
-                four_bit_weight[i],
-                four_bit_act[i],
-                wide_weight[i],
-                wide_act[i]
-            );
-            if self.load_four_bit.val() {
-                self.four_bit_weight[i].d.next = self.weight[i].val().get_bits::<5>(4);
-                self.four_bit_act[i].d.next = self.act[i].val().get_bits::<5>(4);
-            }
-            if self.load_wide.val() {
-                self.wide_weight[i].d.next = self.weight[i].val();
-                self.wide_act[i].d.next = self.act[i].val();
-            }
-            self.four_bit_dot.weight[i].next = self.four_bit_weight[i].q.val();
-            self.four_bit_dot.act[i].next = self.four_bit_act[i].q.val();
-            self.wide_dot.weight[i].next = self.wide_weight[i].q.val();
-            self.wide_dot.act[i].next = self.wide_act[i].q.val();
-        }
-        if self.load.val() {
-            self.operand_weight_fp8.d.next = self.weight_fp8.val();
-            self.operand_act_fp8.d.next = self.act_fp8.val();
-            self.operand_nan.d.next = self.weight_nan.val() || self.act_nan.val();
-            if !self.weight_fp8.val() {
-                self.operand_weight_scale.d.next = self.weight_scale.val();
-            }
-            if !self.act_fp8.val() {
-                self.operand_act_scale.d.next = self.act_scale.val();
-            }
-        }
-
-        // Stage 2. An FP8 block's scale is 1: its significand and shift drop out.
-        self.weight_significand.next =
-            bit_cast::<16, 4>(self.operand_weight_scale.q.val().get_bits::<4>(4));
-        self.act_significand.next =
-            bit_cast::<16, 4>(self.operand_act_scale.q.val().get_bits::<4>(4));
-        self.weight_shift.next =
-            bit_cast::<5, 4>(self.operand_weight_scale.q.val().get_bits::<4>(0));
-        self.act_shift.next = bit_cast::<5, 4>(self.operand_act_scale.q.val().get_bits::<4>(0));
-        if self.operand_weight_fp8.q.val() {
-            self.weight_significand.next = 1.into();
-            self.weight_shift.next = 1.into();
-        }
-        if self.operand_act_fp8.q.val() {
-            self.act_significand.next = 1.into();
-            self.act_shift.next = 1.into();
-        }
-        self.significand_product.next = self.weight_significand.val() * self.act_significand.val();
-        if self.sum.val() {
-            self.sum_nan.d.next = self.operand_nan.q.val();
-            self.sum_wide.d.next = self.operand_weight_fp8.q.val() && self.operand_act_fp8.q.val();
-            if self.operand_weight_fp8.q.val() && self.operand_act_fp8.q.val() {
-                self.wide_sum.d.next = self.wide_dot.sum.val();
-            } else {
-                self.significand.d.next = bit_cast::<8, 32>(self.significand_product.val());
-                self.shift.d.next = self.weight_shift.val() + self.act_shift.val();
-                self.sum_four_bit.d.next =
-                    !self.operand_weight_fp8.q.val() && !self.operand_act_fp8.q.val();
-                if self.operand_weight_fp8.q.val() || self.operand_act_fp8.q.val() {
-                    self.mixed_sum.d.next = self.wide_dot.sum.val().get_bits::<MIXED_SUM>(8);
-                } else {
-                    self.four_bit_sum.d.next = self.four_bit_dot.sum.val();
-                }
-            }
-        }
-
-        // Stage 3.
-        self.align.four_bit_sum.next = self.four_bit_sum.q.val();
-        self.align.mixed_sum.next = self.mixed_sum.q.val();
-        self.align.wide_sum.next = self.wide_sum.q.val();
-        self.align.four_bit.next = self.sum_four_bit.q.val();
-        self.align.wide.next = self.sum_wide.q.val();
-        self.align.significand.next = self.significand.q.val();
-        self.align.shift.next = self.shift.q.val();
-        if self.scale.val() {
-            self.term.d.next = self.align.term.val();
-            self.term_nan.d.next = self.sum_nan.q.val();
-        }
-
-        // Stage 4.
         self.term_extend.a.next = self.term.q.val();
         self.base.next = self.accumulator.q.val();
-        self.total_nan.next = self.accumulator_nan.q.val() || self.term_nan.q.val();
+        self.total_nan.next = self.accumulator_nan.q.val() || self.nan[7].q.val();
         if self.first.val() {
             self.base.next = 0.into();
-            self.total_nan.next = self.term_nan.q.val();
+            self.total_nan.next = self.nan[7].q.val();
         }
         self.total.next = self.base.val() + self.term_extend.y.val();
         if self.accumulate.val() {

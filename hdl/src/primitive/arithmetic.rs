@@ -150,21 +150,21 @@ impl<const A: usize, const Y: usize> Logic for SignExtend<A, Y> {
     }
 }
 
-/// Exact two's complement sum of 16 values, as a balanced tree. `S = W + 4`, at most 128 bits.
+/// Exact two's complement sum of `N` values, as a balanced tree. N is a power of two, `S = W + log2 N`, at most 128 bits.
 #[derive(LogicBlock, PortAccess)]
-pub struct AddTree16<const W: usize, const S: usize> {
+pub struct AddTree<const N: usize, const W: usize, const S: usize> {
     /// Summands.
-    pub a: [Signal<In, Bits<W>>; 16],
+    pub a: [Signal<In, Bits<W>>; N],
     /// Sum.
     pub sum: Signal<Out, Bits<S>>,
 }
 
-impl<const W: usize, const S: usize> Default for AddTree16<W, S> {
+impl<const N: usize, const W: usize, const S: usize> Default for AddTree<N, W, S> {
     fn default() -> Self {
         const {
             assert!(
-                0 < W && S == W + 4 && S <= 128,
-                "the sum of 16 values has 4 bits more, at most 128 bits"
+                0 < W && N.is_power_of_two() && S == W + N.ilog2() as usize && S <= 128,
+                "the sum of N values has log2 N bits more, at most 128 bits"
             )
         };
         Self {
@@ -174,7 +174,7 @@ impl<const W: usize, const S: usize> Default for AddTree16<W, S> {
     }
 }
 
-impl<const W: usize, const S: usize> Logic for AddTree16<W, S> {
+impl<const N: usize, const W: usize, const S: usize> Logic for AddTree<N, W, S> {
     fn update(&mut self) {
         let sum = self.a.iter().fold(0_u128, |sum, a| {
             sum.wrapping_add(sign_extended(a.val().to_u128(), W, 128))
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_adder_tree_reaches_both_extremes() {
-        let mut tree = AddTree16::<8, 12>::default();
+        let mut tree = AddTree::<16, 8, 12>::default();
         for (summand, expected) in [(127_i8, 127 * 16), (-128, -128 * 16), (-1, -16)] {
             for a in &mut tree.a {
                 a.next = u64::from(summand as u8).into();

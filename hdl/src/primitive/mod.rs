@@ -7,8 +7,8 @@ mod arithmetic;
 mod register;
 mod select;
 
-pub use arithmetic::{AddTree16, MulS, MulU, Negate, ShiftLeft, SignExtend};
-pub use register::{DataRegister, Register};
+pub use arithmetic::{AddTree, MulS, MulU, Negate, ShiftLeft, SignExtend};
+pub use register::{DataRegister, PipelineRegister, Register};
 pub use select::MuxN;
 
 use rust_hdl_core::prelude::{BlackBox, Verilog};
@@ -23,13 +23,17 @@ pub(crate) enum Primitive {
     Register,
     /// `clock`, `d` → `q`.
     DataRegister,
+    /// `clock`, `enable`, `d` → `q`.
+    PipelineRegister,
+    /// The same as a wire: `d` → `q`.
+    PipelineWire,
     /// `a`, `b` → `p`, unsigned.
     MulU,
     /// `a`, `b` → `p`, two's complement.
     MulS,
     /// `a` → `y`, two's complement.
     SignExtend,
-    /// `a[16]` → `sum`, two's complement.
+    /// `a[n]` → `sum`, two's complement.
     AddTree,
     /// `a`, `amount` → `y`.
     ShiftLeft,
@@ -40,9 +44,11 @@ pub(crate) enum Primitive {
 }
 
 impl Primitive {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Register, "register"),
         (Self::DataRegister, "data_register"),
+        (Self::PipelineRegister, "pipeline_register"),
+        (Self::PipelineWire, "pipeline_wire"),
         (Self::MulU, "mul_u"),
         (Self::MulS, "mul_s"),
         (Self::SignExtend, "sign_extend"),

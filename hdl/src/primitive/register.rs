@@ -98,6 +98,61 @@ impl<T: Word> Logic for DataRegister<T> {
     }
 }
 
+/// A register without reset at a pipeline's boundary, which a configuration may leave out.
+///
+/// Present, `q` becomes `d` on a rising edge of `clock` with `enable` high and otherwise stays as it is. Absent, `q` is `d`.
+#[derive(LogicBlock, PortAccess)]
+pub struct PipelineRegister<T: Word> {
+    /// Rising-edge clock.
+    pub clock: Signal<In, Clock>,
+    /// Takes `d`.
+    pub enable: Signal<In, Bit>,
+    /// Next value.
+    pub d: Signal<In, T>,
+    /// Present value.
+    pub q: Signal<Out, T>,
+    _present: bool,
+}
+
+impl<T: Word> PipelineRegister<T> {
+    /// A register if `present`, else a wire.
+    pub fn new(present: bool) -> Self {
+        Self {
+            clock: Signal::default(),
+            enable: Signal::default(),
+            d: Signal::default(),
+            q: Signal::default(),
+            _present: present,
+        }
+    }
+}
+
+impl<T: Word> Default for PipelineRegister<T> {
+    fn default() -> Self {
+        Self::new(true)
+    }
+}
+
+impl<T: Word> Logic for PipelineRegister<T> {
+    fn update(&mut self) {
+        if !self._present || (self.clock.pos_edge() && self.enable.val()) {
+            self.q.next = self.d.val();
+        }
+    }
+
+    fn connect(&mut self) {
+        self.q.connect();
+    }
+
+    fn hdl(&self) -> Verilog {
+        if self._present {
+            Primitive::PipelineRegister.verilog()
+        } else {
+            Primitive::PipelineWire.verilog()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +174,21 @@ mod tests {
         register.reset.next = true;
         edge(&mut register);
         assert_eq!(register.q.val(), 5);
+    }
+
+    #[test]
+    fn a_pipeline_register_holds_without_enable_and_may_be_absent() {
+        let mut register = PipelineRegister::<Bits<8>>::new(true);
+        register.d.next = 9.into();
+        edge(&mut register);
+        assert_eq!(register.q.val(), 0);
+        register.enable.next = true;
+        edge(&mut register);
+        assert_eq!(register.q.val(), 9);
+        let mut wire = PipelineRegister::<Bits<8>>::new(false);
+        wire.d.next = 9.into();
+        assert!(simulate(&mut wire, 10));
+        assert_eq!(wire.q.val(), 9);
     }
 
     #[test]
