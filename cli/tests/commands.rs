@@ -394,7 +394,7 @@ fn synth_counts_the_cells_of_a_module() {
         .args([
             "synth",
             "--module",
-            "wide_lane",
+            "aligned_product",
             "--target",
             "ice40",
             "--json",
