@@ -471,6 +471,9 @@ pub struct Synth {
     /// Module to synthesize
     #[arg(long, value_name = "MODULE", default_value = hdl::build::TOP)]
     pub module: String,
+    /// Multipliers as logic, where the target has blocks for them
+    #[arg(long)]
+    pub no_dsp: bool,
 }
 
 #[derive(Debug, Args)]

@@ -47,21 +47,60 @@ impl Target {
     /// The yosys commands that map `top`.
     ///
     /// The generic flow calls `abc -fast`: the default script's `&fraig -x` spins for minutes on a flat tree of multipliers and
-    /// adders. The FPGA flows map to look-up tables with another script that has no such step.
-    fn script(self, top: &str, hierarchy: Hierarchy) -> String {
-        match (self, hierarchy) {
-            (Self::Generic, Hierarchy::Flat) => {
-                format!("synth -flatten -noabc -top {top}; abc -fast; opt_clean -purge")
+    /// adders. The FPGA flows map to look-up tables with another script that has no such step. For ECP5 tables of more than four inputs are
+    /// left out: yosys 0.23 takes them for cheaper than they are.
+    fn script(self, top: &str, mapping: Mapping) -> String {
+        let mut options = String::new();
+        match (self, mapping.multipliers) {
+            (Self::Ice40, Multipliers::Blocks) => options += " -dsp",
+            (Self::Ecp5, Multipliers::Logic) => options += " -nodsp",
+            // Neither Yosys's own gates nor its Gowin flow know multiplier blocks.
+            _ => (),
+        }
+        if self == Self::Ecp5 {
+            options += " -nowidelut";
+        }
+        match (self, mapping.hierarchy) {
+            (Self::Generic, Hierarchy::Flat) => options += " -flatten",
+            (Self::Generic, Hierarchy::Kept) | (_, Hierarchy::Flat) => (),
+            (_, Hierarchy::Kept) => options += " -noflatten",
+        }
+        match self {
+            Self::Generic => {
+                format!("synth{options} -noabc -top {top}; abc -fast; opt_clean -purge")
             }
-            (Self::Generic, Hierarchy::Kept) => {
-                format!("synth -noabc -top {top}; abc -fast; opt_clean -purge")
-            }
-            (Self::Ice40, Hierarchy::Flat) => format!("synth_ice40 -dsp -top {top}"),
-            (Self::Ice40, Hierarchy::Kept) => format!("synth_ice40 -dsp -noflatten -top {top}"),
-            (Self::Ecp5, Hierarchy::Flat) => format!("synth_ecp5 -nowidelut -top {top}"),
-            (Self::Ecp5, Hierarchy::Kept) => format!("synth_ecp5 -nowidelut -noflatten -top {top}"),
-            (Self::Gowin, Hierarchy::Flat) => format!("synth_gowin -top {top}"),
-            (Self::Gowin, Hierarchy::Kept) => format!("synth_gowin -noflatten -top {top}"),
+            Self::Ice40 => format!("synth_ice40{options} -top {top}"),
+            Self::Ecp5 => format!("synth_ecp5{options} -top {top}"),
+            Self::Gowin => format!("synth_gowin{options} -top {top}"),
+        }
+    }
+}
+
+/// What multiplications become where the target has multiplier blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Multipliers {
+    /// Multiplier blocks, where yosys finds them worth it.
+    #[default]
+    Blocks,
+    /// Logic alone.
+    Logic,
+}
+
+/// How a design is mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Whether modules stay apart.
+    pub hierarchy: Hierarchy,
+    /// What multiplications become.
+    pub multipliers: Multipliers,
+}
+
+impl From<Hierarchy> for Mapping {
+    fn from(hierarchy: Hierarchy) -> Self {
+        Self {
+            hierarchy,
+            ..Self::default()
         }
     }
 }
@@ -87,8 +126,9 @@ pub struct SynthReport {
     pub top: String,
     /// What it was mapped to.
     pub target: Target,
-    /// Whether modules stayed apart.
-    pub hierarchy: Hierarchy,
+    /// How it was mapped.
+    #[serde(flatten)]
+    pub mapping: Mapping,
     /// Yosys's version line.
     pub tool: String,
     /// Cells of the whole design, every instance counted.
@@ -166,9 +206,9 @@ pub fn cells(
     text: &str,
     top: &str,
     target: Target,
-    hierarchy: Hierarchy,
+    mapping: impl Into<Mapping>,
 ) -> Result<SynthReport, SynthError> {
-    cells_with(&YOSYS.find()?, text, top, target, hierarchy)
+    cells_with(&YOSYS.find()?, text, top, target, mapping)
 }
 
 /// [`cells`] with the path of a yosys.
@@ -180,8 +220,9 @@ pub fn cells_with(
     text: &str,
     top: &str,
     target: Target,
-    hierarchy: Hierarchy,
+    mapping: impl Into<Mapping>,
 ) -> Result<SynthReport, SynthError> {
+    let mapping = mapping.into();
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if !top.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') || !top.chars().all(plain) {
         return Err(SynthError::Name(top.to_owned()));
@@ -196,7 +237,7 @@ pub fn cells_with(
     fs::write(&source, text).map_err(file(&source))?;
     let script = format!(
         "read_verilog design.v; hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json",
-        target.script(top, hierarchy)
+        target.script(top, mapping)
     );
     let output = Command::new(yosys)
         .current_dir(folder.path())
@@ -215,7 +256,7 @@ pub fn cells_with(
     }
     let json = folder.path().join("cells.json");
     let json = fs::read_to_string(&json).map_err(file(&json))?;
-    report(&json, top, target, hierarchy)
+    report(&json, top, target, mapping)
 }
 
 /// The lines from yosys's first `ERROR` on, else its last ones.
@@ -235,7 +276,7 @@ fn report(
     json: &str,
     top: &str,
     target: Target,
-    hierarchy: Hierarchy,
+    mapping: Mapping,
 ) -> Result<SynthReport, SynthError> {
     // Yosys 0.23 prints the tree of instances as text into the middle of its JSON, others a banner before it.
     let object: String = json
@@ -277,7 +318,7 @@ fn report(
     Ok(SynthReport {
         top: top.to_owned(),
         target,
-        hierarchy,
+        mapping,
         tool: statistics.creator,
         cells,
         modules,
@@ -320,8 +361,8 @@ mod tests {
              },
                leaf                          3
              "design": {"num_cells_by_type": {"$_AND_": 14}}}"#;
-        let report =
-            report(json, "top", Target::Generic, Hierarchy::Kept).expect("it is well formed");
+        let report = report(json, "top", Target::Generic, Hierarchy::Kept.into())
+            .expect("it is well formed");
         assert_eq!(report.total(), 17);
         assert_eq!(report.count(&["$_AND"]), 14);
         assert_eq!(report.modules["leaf"]["$_XOR_"], 1);
@@ -334,10 +375,10 @@ mod tests {
             r#"{"creator": "", "modules": {}}"#,
             "top",
             Target::Generic,
-            Hierarchy::Flat,
+            Hierarchy::Flat.into(),
         )
         .expect_err("there is no top");
         assert!(error.to_string().contains("`top`"), "{error}");
-        assert!(report("nonsense", "top", Target::Generic, Hierarchy::Flat).is_err());
+        assert!(report("nonsense", "top", Target::Generic, Hierarchy::Flat.into()).is_err());
     }
 }

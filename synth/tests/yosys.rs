@@ -2,7 +2,9 @@
 // A helper of a test may fail it.
 #![allow(clippy::panic, clippy::expect_used)]
 
-use synth::yosys::{Hierarchy, SynthError, SynthReport, Target, YOSYS, cells, cells_with};
+use synth::yosys::{
+    Hierarchy, Mapping, Multipliers, SynthError, SynthReport, Target, YOSYS, cells, cells_with,
+};
 
 /// Four multiply-accumulators of 8 bits: 4 × 20 register bits.
 const DESIGN: &str = "
@@ -47,6 +49,19 @@ fn every_target_has_all_registers_however_the_modules_are_kept() {
             assert_eq!(report.modules.len(), modules, "{target:?} {hierarchy:?}");
             assert!(report.tool.contains("Yosys"), "{}", report.tool);
         }
+    }
+}
+
+#[test]
+fn multiplications_become_blocks_or_logic() {
+    for (multipliers, expected) in [(Multipliers::Blocks, 4), (Multipliers::Logic, 0)] {
+        let mapping = Mapping {
+            multipliers,
+            ..Mapping::default()
+        };
+        let report =
+            cells(DESIGN, "four", Target::Ecp5, mapping).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(report.count(&["MULT18X18D"]), expected, "{report:?}");
     }
 }
 

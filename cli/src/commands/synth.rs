@@ -7,7 +7,7 @@ use anyhow::bail;
 use hdl::build::{PREFIX, emit_core};
 use hdl::config::ArrayConfig;
 use serde::Serialize;
-use synth::yosys::{Hierarchy, SynthReport, Target, cells};
+use synth::yosys::{Hierarchy, Mapping, Multipliers, SynthReport, Target, cells};
 
 use crate::arguments::{Synth, TargetName};
 use crate::output::{Outcome, Output, count};
@@ -52,8 +52,16 @@ pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
     };
     let spinner = output.spinner("yosys");
     let start = Instant::now();
-    // Module by module: each distinct module is mapped once, however many instances the array has.
-    let synthesis = cells(&bundle.concatenated(), &module, target, Hierarchy::Kept)?;
+    let mapping = Mapping {
+        // Module by module: each distinct module is mapped once, however many instances the array has.
+        hierarchy: Hierarchy::Kept,
+        multipliers: if arguments.no_dsp {
+            Multipliers::Logic
+        } else {
+            Multipliers::Blocks
+        },
+    };
+    let synthesis = cells(&bundle.concatenated(), &module, target, mapping)?;
     let seconds = start.elapsed().as_secs_f64();
     spinner.finish_and_clear();
 
