@@ -186,6 +186,7 @@ pub fn quantize(
     }
     result
 }
+
 fn fault(tensor: &str, reason: impl Into<String>) -> StreamError {
     StreamError::Tensor {
         tensor: tensor.into(),

@@ -13,6 +13,12 @@ use std::array::from_fn;
 const MIDDLE: usize = MIXED_SUM - FOUR_BIT_SUM;
 /// Bits of an aligned product above those of a mixed pair.
 const HIGH: usize = WIDE_PRODUCT - MIXED_SUM;
+/// Where the middle ones begin; shifts count in `u64`.
+const MIDDLE_AT: u64 = FOUR_BIT_SUM as u64;
+/// Where the high ones begin.
+const HIGH_AT: u64 = MIXED_SUM as u64;
+/// The sum of four products.
+const PARTIAL: usize = WIDE_PRODUCT + 2;
 
 /// Processing element: one block pair a cycle, exact accumulator of `ACC` bits, result register.
 ///
@@ -83,9 +89,9 @@ pub struct Pe<const ACC: usize> {
     aligned_low: [PipelineRegister<Bits<FOUR_BIT_SUM>>; BLOCK],
     aligned_middle: [PipelineRegister<Bits<MIDDLE>>; BLOCK],
     aligned_high: [PipelineRegister<Bits<HIGH>>; BLOCK],
-    tree: [AddTree<4, WIDE_PRODUCT, 39>; 4],
-    partial: [PipelineRegister<Bits<39>>; 4],
-    root: AddTree<4, 39, WIDE_SUM>,
+    tree: [AddTree<4, WIDE_PRODUCT, PARTIAL>; 4],
+    partial: [PipelineRegister<Bits<PARTIAL>>; 4],
+    root: AddTree<4, PARTIAL, WIDE_SUM>,
 
     // From the sum to the term.
     four_bit_extend: SignExtend<FOUR_BIT_SUM, MIXED_SUM>,
@@ -306,9 +312,9 @@ impl<const ACC: usize> Logic for Pe<ACC> {
                     bit_cast::<WIDE_PRODUCT, FOUR_BIT_SUM>(self.aligned_low[4 * i + j].q.val())
                         | (bit_cast::<WIDE_PRODUCT, MIDDLE>(
                             self.aligned_middle[4 * i + j].q.val(),
-                        ) << 13)
+                        ) << MIDDLE_AT)
                         | (bit_cast::<WIDE_PRODUCT, HIGH>(self.aligned_high[4 * i + j].q.val())
-                            << 27);
+                            << HIGH_AT);
             }
             self.partial[i].d.next = self.tree[i].sum.val();
             self.root.a[i].next = self.partial[i].q.val();

@@ -7,6 +7,8 @@ use crate::prelude::*;
 pub(super) const SCALED: usize = 31;
 /// Of that, what the FP4 x FP4 sum takes.
 const FOUR_BIT_SCALED: usize = FOUR_BIT_SUM + 4;
+/// Place of the first bit above; shifts count in `u64`.
+const ABOVE: u64 = FOUR_BIT_SCALED as u64;
 
 /// Multiplies the sum of a pair by the first scale's significand.
 #[derive(LogicBlock, Default)]
@@ -56,12 +58,13 @@ impl Logic for ScaleSecond {
         self.multiplier.a.next = self.scaled.val().get_bits::<FOUR_BIT_SCALED>(0);
         self.multiplier.b.next = bit_cast::<5, 4>(self.significand.val());
         self.extend.a.next = self.multiplier.p.val();
-        self.low.next = bit_cast::<SCALED, 17>(self.extend.y.val().get_bits::<FOUR_BIT_SCALED>(0));
-        self.high.next = self.scaled.val() >> 17;
+        self.low.next =
+            bit_cast::<SCALED, FOUR_BIT_SCALED>(self.extend.y.val().get_bits::<FOUR_BIT_SCALED>(0));
+        self.high.next = self.scaled.val() >> ABOVE;
         if self.four_bit.val() {
-            self.high.next = self.extend.y.val() >> 17;
+            self.high.next = self.extend.y.val() >> ABOVE;
         }
-        self.product.next = self.low.val() | (self.high.val() << 17);
+        self.product.next = self.low.val() | (self.high.val() << ABOVE);
     }
 }
 
