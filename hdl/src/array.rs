@@ -3,7 +3,7 @@
 use crate::decoder::{BLOCK_BITS, BlockDecoder};
 use crate::mac::{BOUNDARIES, Pe, boundaries};
 use crate::prelude::*;
-use crate::requantizer::Requantizer;
+use crate::requantizer::{Requantizer, TILE_BITS};
 use golden::format::BLOCK;
 
 /// Output-stationary array: a row a weight row, a column an activation row (a token).
@@ -35,6 +35,10 @@ pub struct PeArray<const ACC: usize> {
     pub act_last: Signal<In, Bit>,
     /// One packed activation block a column.
     pub act_data: Vec<Signal<In, Bits<BLOCK_BITS>>>,
+    /// What is to travel with the tile; taken with its last step.
+    pub tile: Signal<In, Bits<TILE_BITS>>,
+    /// What came with the tile whose result `output_scale` multiplies in this cycle.
+    pub scaling_tile: Signal<Out, Bits<TILE_BITS>>,
     /// Result is valid.
     pub out_valid: Signal<Out, Bit>,
     /// Result is taken.
@@ -47,6 +51,8 @@ pub struct PeArray<const ACC: usize> {
     pub out_acc: Signal<Out, Bits<ACC>>,
     /// The result is NaN.
     pub out_nan: Signal<Out, Bit>,
+    /// What came with its tile.
+    pub out_tile: Signal<Out, Bits<TILE_BITS>>,
     /// Sticky: the two input streams disagreed on `last`. A step ends the tile if either says so.
     pub last_mismatch: Signal<Out, Bit>,
 
@@ -66,9 +72,11 @@ pub struct PeArray<const ACC: usize> {
     valid: [PipelineRegister<Bit>; BOUNDARIES],
     first: [PipelineRegister<Bit>; BOUNDARIES],
     last: [PipelineRegister<Bit>; BOUNDARIES],
+    tiles: [PipelineRegister<Bits<TILE_BITS>>; BOUNDARIES],
 
     // Draining of a finished tile.
     draining: Register<Bit>,
+    draining_tile: DataRegister<Bits<TILE_BITS>>,
     drain_index: Register<Bits<16>>,
     final_index: Constant<Bits<16>>,
     drain_final: Signal<Local, Bit>,
@@ -98,12 +106,15 @@ impl<const ACC: usize> PeArray<ACC> {
             act_ready: Default::default(),
             act_last: Default::default(),
             act_data: (0..cols).map(|_| Default::default()).collect(),
+            tile: Default::default(),
+            scaling_tile: Default::default(),
             out_valid: Default::default(),
             out_ready: Default::default(),
             out_last: Default::default(),
             out_data: Default::default(),
             out_acc: Default::default(),
             out_nan: Default::default(),
+            out_tile: Default::default(),
             last_mismatch: Default::default(),
             row: (0..rows).map(|_| Default::default()).collect(),
             column: (0..cols).map(|_| Default::default()).collect(),
@@ -119,7 +130,9 @@ impl<const ACC: usize> PeArray<ACC> {
             valid: chain(),
             first: chain(),
             last: chain(),
+            tiles: boundaries(stages).map(PipelineRegister::new),
             draining: Default::default(),
+            draining_tile: Default::default(),
             drain_index: Default::default(),
             final_index: Constant::new((rows as u64 * cols as u64 - 1).into()),
             drain_final: Default::default(),
@@ -149,6 +162,7 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
             draining,
             drain_index
         );
+        data_registers!(self, clock, draining_tile);
 
         // A step needs both streams. It waits only when a finished tile reaches the result
         // registers while the one before it has not left them.
@@ -179,15 +193,17 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
         self.valid_moves.next = self.advance.val() || self.reset.val();
         for i in 0..BOUNDARIES {
             pipeline_registers!(self, clock, valid_moves, valid[i]);
-            pipeline_registers!(self, clock, advance, first[i], last[i]);
+            pipeline_registers!(self, clock, advance, first[i], last[i], tiles[i]);
         }
         self.valid[0].d.next = self.step.val() && !self.reset.val();
         self.first[0].d.next = self.tile_start.q.val();
         self.last[0].d.next = self.step_last.val();
+        self.tiles[0].d.next = self.tile.val();
         for i in 1..BOUNDARIES {
             self.valid[i].d.next = self.valid[i - 1].q.val() && !self.reset.val();
             self.first[i].d.next = self.first[i - 1].q.val();
             self.last[i].d.next = self.last[i - 1].q.val();
+            self.tiles[i].d.next = self.tiles[i - 1].q.val();
         }
 
         for r in 0..self._rows {
@@ -245,6 +261,7 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
         self.requantizer.in_last.next = self.drain_index.q.val() == self.final_index.val();
         self.requantizer.in_acc.next = self.result.y.val();
         self.requantizer.in_nan.next = self.result_nan.y.val().any();
+        self.requantizer.in_tile.next = self.draining_tile.q.val();
         if self.draining.q.val() && self.requantizer.in_ready.val() {
             self.drain_index.d.next = self.drain_index.q.val() + 1;
         }
@@ -254,6 +271,7 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
         }
         if self.capture.val() {
             self.draining.d.next = true;
+            self.draining_tile.d.next = self.tiles[7].q.val();
         }
 
         self.out_valid.next = self.requantizer.out_valid.val();
@@ -262,5 +280,7 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
         self.out_data.next = self.requantizer.out_data.val();
         self.out_acc.next = self.requantizer.out_acc.val();
         self.out_nan.next = self.requantizer.out_nan.val();
+        self.out_tile.next = self.requantizer.out_tile.val();
+        self.scaling_tile.next = self.requantizer.scaling_tile.val();
     }
 }

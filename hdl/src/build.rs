@@ -1,5 +1,6 @@
-//! From a configuration to the core: as Verilog, or as a module of rust-hdl's simulator.
+//! From a configuration to the core or the complete accelerator: as Verilog, or as a module of rust-hdl's simulator.
 
+use crate::accelerator::Accelerator;
 use crate::config::{ArrayConfig, ConfigError};
 use crate::core::Core;
 use crate::emit::{Bundle, EmitError, EmitOptions, emit};
@@ -8,6 +9,9 @@ use crate::sim::Model;
 
 /// Name of the generated top module.
 pub const TOP: &str = "fgmp_core";
+
+/// Name of the complete accelerator's top module.
+pub const ACCELERATOR_TOP: &str = "fgmp_accelerator";
 
 /// What the names of all modules begin with.
 pub const PREFIX: &str = "fgmp_";
@@ -64,6 +68,56 @@ pub fn emit_core(config: ArrayConfig) -> Result<Bundle, BuildError> {
         core.connect_all();
         Ok(emit(&core, &options)?)
     })
+}
+
+/// Runs an expression with the accelerator of the configured accumulator width.
+macro_rules! with_accelerator {
+    ($config:expr, $accelerator:ident => $body:expr) => {{
+        let config = $config;
+        match config.acc_bits() {
+            52 => {
+                let $accelerator = Accelerator::<52>::new(config);
+                $body
+            }
+            56 => {
+                let $accelerator = Accelerator::<56>::new(config);
+                $body
+            }
+            60 => {
+                let $accelerator = Accelerator::<60>::new(config);
+                $body
+            }
+            _ => {
+                let $accelerator = Accelerator::<64>::new(config);
+                $body
+            }
+        }
+    }};
+}
+
+/// Emits the complete accelerator of a configuration.
+///
+/// # Errors
+/// The configuration is out of bounds, or a module can't be translated.
+pub fn emit_accelerator(config: ArrayConfig) -> Result<Bundle, BuildError> {
+    let options = EmitOptions {
+        top: ACCELERATOR_TOP.to_owned(),
+        prefix: PREFIX.to_owned(),
+        keep_hierarchy: vec!["pe".to_owned()],
+    };
+    with_accelerator!(config.validate()?, accelerator => {
+        let mut accelerator = accelerator;
+        accelerator.connect_all();
+        Ok(emit(&accelerator, &options)?)
+    })
+}
+
+/// The accelerator of a configuration for rust-hdl's simulator; ports are numbered as in the emitted top.
+///
+/// # Errors
+/// The configuration is out of bounds.
+pub fn simulated_accelerator(config: ArrayConfig) -> Result<Box<dyn Model>, ConfigError> {
+    with_accelerator!(config.validate()?, accelerator => Ok(Box::new(accelerator)))
 }
 
 /// The core of a configuration for rust-hdl's simulator; ports are numbered as in the emitted top.

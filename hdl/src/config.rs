@@ -26,6 +26,14 @@ pub struct ArrayConfig {
     pub max_k: usize,
     /// Stages of a PE, from its operands to its accumulator: more of them for a faster clock.
     pub pipeline: usize,
+    /// Accelerator: weight ports, each a packed tensor's three streams at one block a cycle. Divides `rows`.
+    pub weight_ports: usize,
+    /// Accelerator: blocks of one weight row that the memory holds, twice. A power of two; K up to 16 times that.
+    pub weight_blocks: usize,
+    /// Accelerator: blocks of activations that the memory of one column holds, twice. A power of two.
+    pub act_blocks: usize,
+    /// Accelerator: elements of the memory in which results wait for their quantization. A power of two.
+    pub result_elements: usize,
 }
 
 impl Default for ArrayConfig {
@@ -36,6 +44,10 @@ impl Default for ArrayConfig {
             lanes: golden::format::BLOCK,
             max_k: 4096,
             pipeline: 7,
+            weight_ports: 4,
+            weight_blocks: 64,
+            act_blocks: 256,
+            result_elements: 4096,
         }
     }
 }

@@ -148,6 +148,7 @@ impl<const ACC: usize> Logic for Core<ACC> {
         self.array.clock.next = self.clock.val();
         self.array.reset.next = self.reset.val();
         self.array.output_scale.next = self.output_scale.val();
+        self.array.tile.next = 0.into();
         self.array.weight_valid.next = self.weight_valid.val();
         self.array.weight_last.next = self.weight_last.val();
         self.weight_ready.next = self.array.weight_ready.val();

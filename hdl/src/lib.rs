@@ -2,6 +2,7 @@
 
 extern crate self as hdl;
 
+pub mod accelerator;
 pub mod array;
 pub mod build;
 pub mod bundle;

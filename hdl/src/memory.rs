@@ -75,6 +75,94 @@ impl<const W: usize, const A: usize> Logic for BlockBuffer<W, A> {
     }
 }
 
+/// Address width of a [`Ram`], whatever its depth.
+pub const ADDRESS: usize = 16;
+
+/// Memory of `W`-bit words, as many as a configuration wants, with one write and one read port.
+///
+/// As [`BlockBuffer`], but the depth, a power of two from 2 to 2^16, is chosen when the design is built. Address bits beyond it are ignored.
+/// Reading the word that is being written gives the old one; no unit relies on that.
+#[derive(LogicBlock, PortAccess)]
+pub struct Ram<const W: usize> {
+    /// Clock.
+    pub clock: Signal<In, Clock>,
+    /// Write this cycle.
+    pub write: Signal<In, Bit>,
+    /// Word to write.
+    pub write_address: Signal<In, Bits<ADDRESS>>,
+    /// Its new content.
+    pub write_data: Signal<In, Bits<W>>,
+    /// Read this cycle.
+    pub read: Signal<In, Bit>,
+    /// Word to read.
+    pub read_address: Signal<In, Bits<ADDRESS>>,
+    /// What was read at the last clock edge with `read` high.
+    pub read_data: Signal<Out, Bits<W>>,
+    _words: Vec<Bits<W>>,
+}
+
+impl<const W: usize> Ram<W> {
+    /// A memory of at least `depth` words: the next power of two, at least 2 and at most 2^16.
+    #[must_use]
+    pub fn new(depth: usize) -> Self {
+        Self {
+            clock: Signal::default(),
+            write: Signal::default(),
+            write_address: Signal::default(),
+            write_data: Signal::default(),
+            read: Signal::default(),
+            read_address: Signal::default(),
+            read_data: Signal::default(),
+            _words: vec![Bits::default(); depth.clamp(2, 1 << ADDRESS).next_power_of_two()],
+        }
+    }
+}
+
+impl<const W: usize> Logic for Ram<W> {
+    fn update(&mut self) {
+        if self.clock.pos_edge() {
+            let depth = self._words.len();
+            if self.read.val() {
+                self.read_data.next = self._words[self.read_address.val().index() % depth];
+            }
+            if self.write.val() {
+                self._words[self.write_address.val().index() % depth] = self.write_data.val();
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        self.read_data.connect();
+    }
+
+    fn hdl(&self) -> Verilog {
+        let depth = self._words.len();
+        let bits = depth.ilog2() as usize;
+        let description = Description {
+            name: "ram".to_owned(),
+            parameters: vec![("W".to_owned(), W.to_string()), ("D".to_owned(), depth.to_string())],
+            doc: "Memory of D words with one write and one synchronous read port.\nAddress bits beyond its depth are ignored."
+                .to_owned(),
+            ..Description::default()
+        };
+        let (word, last, top) = (W - 1, depth - 1, bits - 1);
+        let unused = if bits < ADDRESS {
+            format!(
+                "  // Bits that nothing reads.\n  wire unused = &{{1'b0, write_address[{high}:{bits}], read_address[{high}:{bits}]}};\n",
+                high = ADDRESS - 1
+            )
+        } else {
+            String::new()
+        };
+        custom(
+            &description,
+            &format!(
+                "{unused}  reg [{word}:0] words [0:{last}];\n\n  always @(posedge clock) begin\n    if (write) words[write_address[{top}:0]] <= write_data;\n    if (read) read_data <= words[read_address[{top}:0]];\n  end\n"
+            ),
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,9 @@
 use crate::float::{FloatScale, Normalizer};
 use crate::prelude::*;
 
+/// Bits that travel with a tile from its last step to its results.
+pub const TILE_BITS: usize = 16;
+
 /// Accumulator to BF16, one result a cycle, four pipeline stages with valid/ready/last.
 #[derive(LogicBlock, Default)]
 pub struct Requantizer<const ACC: usize> {
@@ -22,6 +25,10 @@ pub struct Requantizer<const ACC: usize> {
     pub in_acc: Signal<In, Bits<ACC>>,
     /// Sticky NaN.
     pub in_nan: Signal<In, Bit>,
+    /// What is to travel with it.
+    pub in_tile: Signal<In, Bits<TILE_BITS>>,
+    /// What came with the result that `output_scale` multiplies in this cycle.
+    pub scaling_tile: Signal<Out, Bits<TILE_BITS>>,
     /// Output beat is valid.
     pub out_valid: Signal<Out, Bit>,
     /// Output beat is taken.
@@ -34,11 +41,14 @@ pub struct Requantizer<const ACC: usize> {
     pub out_acc: Signal<Out, Bits<ACC>>,
     /// The result is NaN.
     pub out_nan: Signal<Out, Bit>,
+    /// What came with it.
+    pub out_tile: Signal<Out, Bits<TILE_BITS>>,
 
     advance: Signal<Local, Bit>,
     valid: [Register<Bit>; 4],
     last: [DataRegister<Bit>; 4],
     nan: [DataRegister<Bit>; 4],
+    tile: [DataRegister<Bits<TILE_BITS>>; 4],
     acc: [DataRegister<Bits<ACC>>; 4],
 
     negative: Signal<Local, Bit>,
@@ -64,7 +74,7 @@ impl<const ACC: usize> Logic for Requantizer<ACC> {
     fn update(&mut self) {
         for i in 0..4 {
             registers!(self, clock, reset, valid[i]);
-            data_registers!(self, clock, last[i], nan[i], acc[i]);
+            data_registers!(self, clock, last[i], nan[i], acc[i], tile[i]);
         }
         data_registers!(self, clock, magnitude, significand, exponent, zero);
 
@@ -98,6 +108,7 @@ impl<const ACC: usize> Logic for Requantizer<ACC> {
                 self.last[0].d.next = self.in_last.val();
                 self.nan[0].d.next = self.in_nan.val();
                 self.acc[0].d.next = self.in_acc.val();
+                self.tile[0].d.next = self.in_tile.val();
                 self.magnitude.d.next = self.in_acc.val();
                 if self.negative.val() {
                     self.magnitude.d.next = self.inverted.val() + 1;
@@ -108,6 +119,7 @@ impl<const ACC: usize> Logic for Requantizer<ACC> {
                     self.last[i].d.next = self.last[i - 1].q.val();
                     self.nan[i].d.next = self.nan[i - 1].q.val();
                     self.acc[i].d.next = self.acc[i - 1].q.val();
+                    self.tile[i].d.next = self.tile[i - 1].q.val();
                 }
             }
             if self.valid[0].q.val() {
@@ -135,5 +147,7 @@ impl<const ACC: usize> Logic for Requantizer<ACC> {
         self.out_nan.next = self.nan[3].q.val();
         self.out_acc.next = self.acc[3].q.val();
         self.out_data.next = self.scaler.y.val();
+        self.out_tile.next = self.tile[3].q.val();
+        self.scaling_tile.next = self.tile[1].q.val();
     }
 }
