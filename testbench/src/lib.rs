@@ -5,6 +5,7 @@
 //! come out; the run checks the rules of the streams. The benches make jobs, and compare what comes out with `golden`.
 #![deny(unsafe_code)]
 
+pub mod accelerator;
 pub mod array;
 pub mod design;
 mod ffi;

@@ -89,6 +89,10 @@ pub struct Sequencer {
     act_at: DataRegister<Bits<16>>,
     token_tile: DataRegister<Bits<16>>,
 
+    /// The half's tile has been asked for to its end, but is still being read.
+    leaving: [Register<Bit>; 2],
+    frees: Signal<Local, Bit>,
+
     two_valid: Register<Bit>,
     two_weight_first: DataRegister<Bit>,
     two_act_first: DataRegister<Bit>,
@@ -167,6 +171,8 @@ impl Sequencer {
             weight_at: Default::default(),
             act_at: Default::default(),
             token_tile: Default::default(),
+            leaving: Default::default(),
+            frees: Default::default(),
             two_valid: Default::default(),
             two_weight_first: Default::default(),
             two_act_first: Default::default(),
@@ -204,6 +210,9 @@ impl Sequencer {
 impl Logic for Sequencer {
     fn update(&mut self) {
         registers!(self, clock, reset, active, half, two_valid, three_valid);
+        for i in 0..2 {
+            registers!(self, clock, reset, leaving[i]);
+        }
         data_registers!(
             self,
             clock,
@@ -229,9 +238,9 @@ impl Logic for Sequencer {
         );
 
         self.advance.next = !self.three_valid.q.val() || self.array_ready.val();
-        self.weights_there.next = self.weight_full[0].val();
+        self.weights_there.next = self.weight_full[0].val() && !self.leaving[0].q.val();
         if self.half.q.val() {
-            self.weights_there.next = self.weight_full[1].val();
+            self.weights_there.next = self.weight_full[1].val() && !self.leaving[1].q.val();
         }
         self.acts_there.next =
             self.act_complete.val() || self.act_tiles.val() > self.token_tile.q.val();
@@ -346,8 +355,23 @@ impl Logic for Sequencer {
         self.step_valid.next = self.three_valid.q.val();
         self.step_last.next = self.three_last.q.val();
         self.step_tile.next = self.three_tile.q.val();
-        self.freed.next =
+        self.frees.next =
             self.three_valid.q.val() && self.array_ready.val() && self.three_frees.q.val();
+        self.freed.next = self.frees.val();
+        if self.frees.val() {
+            if self.three_half.q.val() {
+                self.leaving[1].d.next = false;
+            } else {
+                self.leaving[0].d.next = false;
+            }
+        }
+        if self.issue.val() && self.last_block.val() && self.last_tokens.val() {
+            if self.half.q.val() {
+                self.leaving[1].d.next = true;
+            } else {
+                self.leaving[0].d.next = true;
+            }
+        }
         self.freed_half.next = self.three_half.q.val();
     }
 }

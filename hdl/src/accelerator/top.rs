@@ -183,6 +183,7 @@ pub struct Accelerator<const ACC: usize> {
     tee_ready: Signal<Local, Bit>,
     bad_act: Signal<Local, Bit>,
     bad_weights: Signal<Local, Bit>,
+    flush: Signal<Local, Bit>,
     irq_clear_done: Signal<Local, Bit>,
     irq_clear_error: Signal<Local, Bit>,
     act_flags: Signal<Local, Bits<6>>,
@@ -295,7 +296,7 @@ impl<const ACC: usize> Accelerator<ACC> {
             array_info: Constant::new(array_info.into()),
             memory_info: Constant::new(memory_info.into()),
             result_info: Constant::new((config.result_elements as u64).into()),
-            aborting: Register::new(true),
+            aborting: Default::default(),
             error: Default::default(),
             nan_seen: Default::default(),
             bad_scale: Default::default(),
@@ -321,6 +322,7 @@ impl<const ACC: usize> Accelerator<ACC> {
             tee_ready: Default::default(),
             bad_act: Default::default(),
             bad_weights: Default::default(),
+            flush: Default::default(),
             irq_clear_done: Default::default(),
             irq_clear_error: Default::default(),
             act_flags: Default::default(),
@@ -389,10 +391,11 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             && self.registers.written.val().get_bit(3);
         // Abort is a reset of everything but registers, counters and the output's memory.
         self.aborting.d.next = self.command_abort.val();
+        self.flush.next = self.reset.val() || self.aborting.q.val();
 
         // Jobs.
         self.queue.clock.next = self.clock.val();
-        self.queue.reset.next = self.aborting.q.val();
+        self.queue.reset.next = self.flush.val();
         self.queue.start.next = self.command_start.val();
         self.queue.tokens.next = self.registers.value[place::TOKENS].val();
         self.queue.features.next = self.registers.value[place::FEATURES].val();
@@ -408,7 +411,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
 
         // Sequencer. A job that only loads has no results to keep it in order, so it waits for its turn.
         self.sequencer.clock.next = self.clock.val();
-        self.sequencer.reset.next = self.aborting.q.val();
+        self.sequencer.reset.next = self.flush.val();
         self.sequencer.job_slot.next = self.queue.sequence_slot.val();
         self.sequencer.tokens.next = self.queue.slot_tokens[0].val();
         self.sequencer.features.next = self.queue.slot_features[0].val();
@@ -437,7 +440,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         self.bad_weights.next = false;
         for f in 0..self._ports {
             self.weight_loader[f].clock.next = self.clock.val();
-            self.weight_loader[f].reset.next = self.aborting.q.val();
+            self.weight_loader[f].reset.next = self.flush.val();
             self.weight_loader[f].job_valid.next = self.queue.weight_valid[f].val();
             self.weight_loader[f].features.next = self.queue.slot_features[0].val();
             self.weight_loader[f].blocks.next = self.queue.slot_blocks[0].val();
@@ -556,7 +559,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
 
         // Activations: packed.
         self.act_reader.clock.next = self.clock.val();
-        self.act_reader.reset.next = self.aborting.q.val();
+        self.act_reader.reset.next = self.flush.val();
         self.act_reader.start.next = self.act_start.val();
         self.act_reader.payload_skip.next = self.act_align.val().get_bit(0);
         self.act_reader.scale_skip.next = self.act_align.val().get_bits::<3>(1);
@@ -578,7 +581,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
 
         // Activations: quantized.
         self.feed.clock.next = self.clock.val();
-        self.feed.reset.next = self.aborting.q.val();
+        self.feed.reset.next = self.flush.val();
         self.feed.job_valid.next =
             self.act_loader.busy.val() && self.act_quantizes.val() && !self.fed.q.val();
         self.feed.from_results.next = self.act_results.val();
@@ -599,7 +602,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             self.fed.d.next = false;
         }
         self.quantizer.clock.next = self.clock.val();
-        self.quantizer.reset.next = self.aborting.q.val();
+        self.quantizer.reset.next = self.flush.val();
         self.quantizer.x_valid.next = self.feed.element_valid.val();
         self.quantizer.x_last.next = self.feed.element_last.val();
         self.quantizer.x_data.next = self.feed.element.val();
@@ -617,7 +620,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             && self.act_quantizes.val()
             && self.tee_ready.val();
         self.packed_writer.clock.next = self.clock.val();
-        self.packed_writer.reset.next = self.aborting.q.val();
+        self.packed_writer.reset.next = self.flush.val();
         self.packed_writer.block.next = self.quantized.val();
         self.packed_writer.block_last.next = self.act_loader.last_block.val();
         self.packed_writer.block_valid.next = self.quantizer.block_valid.val()
@@ -645,7 +648,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             self.arriving_valid.next = self.quantizer.block_valid.val() && self.tee_ready.val();
         }
         self.act_loader.clock.next = self.clock.val();
-        self.act_loader.reset.next = self.aborting.q.val();
+        self.act_loader.reset.next = self.flush.val();
         self.act_loader.job_valid.next = self.act_start.val();
         self.act_loader.tokens.next = self.act_tokens.val();
         self.act_loader.blocks.next = self.act_blocks.val();
@@ -680,7 +683,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
 
         // Array. Rows and columns beyond the matrix's edge are shown zeros.
         self.array.clock.next = self.clock.val();
-        self.array.reset.next = self.aborting.q.val();
+        self.array.reset.next = self.flush.val();
         self.array.weight_valid.next = self.sequencer.step_valid.val();
         self.array.weight_last.next = self.sequencer.step_last.val();
         self.array.act_valid.next = self.sequencer.step_valid.val();
@@ -711,7 +714,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         // Results.
         self.result_slot.next = self.array.out_tile.val().get_bit(14);
         self.writer.clock.next = self.clock.val();
-        self.writer.reset.next = self.aborting.q.val();
+        self.writer.reset.next = self.flush.val();
         self.writer.valid.next = self.array.out_valid.val();
         self.array.out_ready.next = self.writer.ready.val();
         self.writer.last.next = self.array.out_last.val();
@@ -747,7 +750,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
 
         // Counters.
         self.pair_counter.clock.next = self.clock.val();
-        self.pair_counter.reset.next = self.aborting.q.val();
+        self.pair_counter.reset.next = self.flush.val();
         self.pair_counter.step.next =
             self.sequencer.step_valid.val() && self.array.weight_ready.val();
         self.pair_counter.rows.next = self.rows_used.val();
