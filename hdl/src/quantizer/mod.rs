@@ -1,16 +1,24 @@
 //! Activation quantization unit. Twin of [`golden::quantizer`].
 //!
-//! One BF16 element a cycle in, blocks out in packed stream order (numerics §2 and §3). Elements are
-//! rescaled and clamped, buffered while the block's amax is found, then replayed: both codes,
-//! excess error, sensitivity-weighted score, threshold. Blocks follow each other without a gap:
-//! while one is replayed the next is buffered.
+//! BF16 elements in, decided blocks out (numerics §2 and §3), in two builds with one output interface: [`SerialQuantizer`]
+//! takes an element a cycle, [`ParallelQuantizer`] a block a cycle. Both are made of the same parts: elements are rescaled and
+//! clamped ([`Rescaler`]); the block's amax gives its scale ([`AmaxScale`]); then each element goes through a [`QuantizerLane`]: both codes,
+//! excess error, sensitivity-weighted square. [`ActQuantizer`] is the serial build with a [`BlockPacker`] behind it.
 
+mod lane;
 mod packer;
+mod parallel;
+mod rescale;
 mod round;
 mod score;
+mod serial;
 mod unit;
 
+pub use lane::{LANE_STAGES, LaneScale, QuantizerLane};
 pub use packer::BlockPacker;
-pub use round::{AmaxScale, E2m1Round, E4m3Round};
-pub use score::{ExcessError, ScaleDecoder, WeightedSquare};
-pub use unit::{ActQuantizer, Rescaler};
+pub use parallel::{LargerMagnitude, ParallelQuantizer};
+pub use rescale::{RESCALER_STAGES, Rescaler, ScaleExponent};
+pub use round::{AmaxScale, E2m1Align, E2m1Select, E4m3Round, ScaleMultiples};
+pub use score::{ErrorSquare, ExcessError, ExcessOperands};
+pub use serial::SerialQuantizer;
+pub use unit::ActQuantizer;

@@ -1,215 +1,348 @@
 //! Roundings to E4M3, to the UE4M3 block scale and to E2M1.
+//!
+//! Elements come as a [`super::Rescaler`] gives them: exponent 1 stands for 2^-11.
 
 use crate::prelude::*;
 
-/// Rounds a normalized magnitude to E4M3 (without the sign bit).
+/// Rounds a magnitude to E4M3 (without the sign bit).
 #[derive(LogicBlock, Default)]
 pub struct E4m3Round {
-    /// The magnitude is zero.
-    pub zero: Signal<In, Bit>,
-    /// Biased exponent: the value is significand * 2^(exponent - 138).
-    pub exponent: Signal<In, Bits<8>>,
-    /// Significand with bit 11 set; bit 0 also holds every lower bit (sticky).
-    pub significand: Signal<In, Bits<12>>,
+    /// `{exponent[4:0], fraction[6:0]}`, at most 448; zero if the exponent is.
+    pub magnitude: Signal<In, Bits<12>>,
     /// E4M3 code 0..=0x7E.
     pub code: Signal<Out, Bits<7>>,
-    underflow: Signal<Local, Bits<8>>,
-    steps: Signal<Local, Bits<3>>,
-    wide: Signal<Local, Bits<17>>,
-    aligned: Signal<Local, Bits<17>>,
-    base: Signal<Local, Bits<8>>,
-    kept: Signal<Local, Bits<8>>,
-    sum: Signal<Local, Bits<8>>,
-    rounded: Signal<Local, Bits<8>>,
-    round_up: Signal<Local, Bit>,
+    exponent: Signal<Local, Bits<5>>,
+    fraction: Signal<Local, Bits<7>>,
+    kept: Signal<Local, Bits<7>>,
+    guard: Signal<Local, Bit>,
+    sticky: Signal<Local, Bit>,
+    round_up: Signal<Local, Bits<7>>,
 }
 
-/// RNE to E4M3, saturating at 448 (numerics §1). Below 2^-6 the significand is shifted
-/// to the subnormal step 2^-9 first, so the value is rounded once.
+/// RNE to E4M3 (numerics §1). From 2^-6 on three bits of the fraction are kept, below one fewer
+/// for each power of two, down to the tie 2^-10 of the smallest code.
 #[kernel]
 impl Logic for E4m3Round {
     fn update(&mut self) {
-        // 2^-6 has the biased exponent 121.
-        self.underflow.next = Bits::<8>::from(121) - self.exponent.val();
-        self.steps.next = 0.into();
-        self.base.next = 0.into();
-        if self.exponent.val() < 121 {
-            self.steps.next = self.underflow.val().get_bits::<3>(0);
-            if self.exponent.val() < 116 {
-                self.steps.next = 6.into();
+        self.exponent.next = self.magnitude.val().get_bits::<5>(7);
+        self.fraction.next = self.magnitude.val().get_bits::<7>(0);
+        match self.exponent.val().index() {
+            0 => {
+                self.kept.next = 0.into();
+                self.guard.next = false;
+                self.sticky.next = false;
             }
-        } else {
-            self.base.next = (self.exponent.val() - 121) << 3;
+            1 => {
+                self.kept.next = 0.into();
+                self.guard.next = false;
+                self.sticky.next = false;
+            }
+            2 => {
+                self.kept.next = 0.into();
+                self.guard.next = true;
+                self.sticky.next = self.fraction.val().any();
+            }
+            3 => {
+                self.kept.next = 1.into();
+                self.guard.next = self.fraction.val().get_bit(6);
+                self.sticky.next = self.fraction.val().get_bits::<6>(0).any();
+            }
+            4 => {
+                self.kept.next = bit_cast::<7, 1>(self.fraction.val().get_bits::<1>(6)) | 2;
+                self.guard.next = self.fraction.val().get_bit(5);
+                self.sticky.next = self.fraction.val().get_bits::<5>(0).any();
+            }
+            5 => {
+                self.kept.next = bit_cast::<7, 2>(self.fraction.val().get_bits::<2>(5)) | 4;
+                self.guard.next = self.fraction.val().get_bit(4);
+                self.sticky.next = self.fraction.val().get_bits::<4>(0).any();
+            }
+            _ => {
+                self.kept.next = (bit_cast::<7, 5>(self.exponent.val() - 5) << 3)
+                    | bit_cast::<7, 3>(self.fraction.val().get_bits::<3>(4));
+                self.guard.next = self.fraction.val().get_bit(3);
+                self.sticky.next = self.fraction.val().get_bits::<3>(0).any();
+            }
         }
-        self.wide.next = bit_cast::<17, 12>(self.significand.val()) << 5;
-        self.aligned.next = self.wide.val() >> self.steps.val();
-        self.kept.next = bit_cast::<8, 4>(self.aligned.val().get_bits::<4>(13));
-        self.round_up.next = self.aligned.val().get_bit(12)
-            && (self.aligned.val().get_bit(13) || self.aligned.val().get_bits::<12>(0).any());
-        self.sum.next = self.base.val() + self.kept.val();
-        self.rounded.next = self.sum.val();
-        if self.round_up.val() {
-            self.rounded.next = self.sum.val() + 1;
-        }
-        self.code.next = self.rounded.val().get_bits::<7>(0);
-        if self.exponent.val() > 135 || self.rounded.val() > 0x7E {
-            self.code.next = 0x7E.into();
-        }
-        if self.zero.val() || self.exponent.val() < 116 {
-            self.code.next = 0.into();
-        }
+        self.round_up.next = bit_cast::<7, 1>(
+            (self.guard.val() && (self.sticky.val() || self.kept.val().get_bit(0))).into(),
+        );
+        self.code.next = self.kept.val() + self.round_up.val();
     }
 }
 
 /// The block scale: RNE_UE4M3(amax / 6).
-#[derive(LogicBlock)]
+#[derive(LogicBlock, Default)]
 pub struct AmaxScale {
-    /// Magnitude bits of the largest BF16 element, at most 448.
-    pub amax: Signal<In, Bits<15>>,
-    /// UE4M3 code of the scale.
+    /// `{exponent[4:0], fraction[6:0]}` of the block's largest magnitude, at most 448.
+    pub amax: Signal<In, Bits<12>>,
+    /// UE4M3 code of the scale, at most that of 72.
     pub code: Signal<Out, Bits<7>>,
-    exponent: Signal<Local, Bits<8>>,
-    numerator: Signal<Local, Bits<16>>,
-    third: Constant<Bits<16>>,
-    product: Signal<Local, Bits<32>>,
-    quotient: Signal<Local, Bits<16>>,
-    back: Signal<Local, Bits<16>>,
-    inexact: Signal<Local, Bits<12>>,
-    round: E4m3Round,
+    exponent: Signal<Local, Bits<5>>,
+    fraction: Signal<Local, Bits<7>>,
+    base: Signal<Local, Bits<7>>,
+    steps: Signal<Local, Bits<7>>,
 }
 
-impl Default for AmaxScale {
-    fn default() -> Self {
-        Self {
-            amax: Default::default(),
-            code: Default::default(),
-            exponent: Default::default(),
-            numerator: Default::default(),
-            // n * 43691 >> 17 is n / 3 rounded down for every 16-bit n.
-            third: Constant::new(43691.into()),
-            product: Default::default(),
-            quotient: Default::default(),
-            back: Default::default(),
-            inexact: Default::default(),
-            round: Default::default(),
-        }
-    }
-}
-
-/// amax / 6 rounded once to UE4M3 (numerics §3 step 1): the significand is divided by three
-/// exactly, with the remainder as sticky bit, and rounded.
+/// amax / 6 rounded once to UE4M3 (numerics §3 step 1), without dividing.
+///
+/// Between two powers of two amax passes the ties of at most eight codes, each six times the middle of two
+/// codes. A tie belongs to the even one. With f the fraction, amax is (128 + f) * 2^(exponent - 19).
 #[kernel]
 impl Logic for AmaxScale {
     fn update(&mut self) {
-        self.exponent.next = self.amax.val().get_bits::<8>(7);
-        self.numerator.next = (bit_cast::<16, 7>(self.amax.val().get_bits::<7>(0)) | 0x80) << 5;
-        self.product.next = self.numerator.val() * self.third.val();
-        self.quotient.next = bit_cast::<16, 15>(self.product.val().get_bits::<15>(17));
-        self.back.next = (self.quotient.val() << 1) + self.quotient.val();
-        self.inexact.next = 0.into();
-        if self.back.val() != self.numerator.val() {
-            self.inexact.next = 1.into();
+        self.exponent.next = self.amax.val().get_bits::<5>(7);
+        self.fraction.next = self.amax.val().get_bits::<7>(0);
+        self.base.next = 0.into();
+        self.steps.next = 0.into();
+        match self.exponent.val().index() {
+            0 => self.base.next = 0.into(),
+            1 => self.base.next = 0.into(),
+            2 => self.base.next = 0.into(),
+            3 => self.base.next = 0.into(),
+            // amax / 6 in steps of 2^-9: (128 + f) / 384.
+            4 => {
+                if self.fraction.val() > 64 {
+                    self.steps.next = 1.into();
+                }
+            }
+            // (128 + f) / 192.
+            5 => self.base.next = 1.into(),
+            // (128 + f) / 96.
+            6 => {
+                self.base.next = 1.into();
+                if self.fraction.val() >= 16 {
+                    self.steps.next = 1.into();
+                }
+                if self.fraction.val() > 112 {
+                    self.steps.next = 2.into();
+                }
+            }
+            // (128 + f) / 48.
+            7 => {
+                self.base.next = 3.into();
+                if self.fraction.val() >= 40 {
+                    self.steps.next = 1.into();
+                }
+                if self.fraction.val() > 88 {
+                    self.steps.next = 2.into();
+                }
+            }
+            // (128 + f) / 24.
+            8 => {
+                self.base.next = 5.into();
+                if self.fraction.val() >= 4 {
+                    self.steps.next = 1.into();
+                }
+                if self.fraction.val() > 28 {
+                    self.steps.next = 2.into();
+                }
+                if self.fraction.val() >= 52 {
+                    self.steps.next = 3.into();
+                }
+                if self.fraction.val() > 76 {
+                    self.steps.next = 4.into();
+                }
+                if self.fraction.val() >= 100 {
+                    self.steps.next = 5.into();
+                }
+                if self.fraction.val() > 124 {
+                    self.steps.next = 6.into();
+                }
+            }
+            // (128 + f) / 12 in steps of the significand, from 192 on / 24 in twice as large ones.
+            _ => {
+                self.base.next = (bit_cast::<7, 5>(self.exponent.val() - 8) << 3) | 3;
+                if self.fraction.val() >= 10 {
+                    self.steps.next = 1.into();
+                }
+                if self.fraction.val() > 22 {
+                    self.steps.next = 2.into();
+                }
+                if self.fraction.val() >= 34 {
+                    self.steps.next = 3.into();
+                }
+                if self.fraction.val() > 46 {
+                    self.steps.next = 4.into();
+                }
+                if self.fraction.val() >= 58 {
+                    self.steps.next = 5.into();
+                }
+                if self.fraction.val() > 76 {
+                    self.steps.next = 6.into();
+                }
+                if self.fraction.val() >= 100 {
+                    self.steps.next = 7.into();
+                }
+                if self.fraction.val() > 124 {
+                    self.steps.next = 8.into();
+                }
+            }
         }
-        // The quotient is 1365..=2720; the value is quotient * 2^(exponent - 140).
-        if self.quotient.val().get_bit(11) {
-            self.round.significand.next =
-                self.quotient.val().get_bits::<12>(0) | self.inexact.val();
-            self.round.exponent.next = self.exponent.val() - 2;
-        } else {
-            self.round.significand.next =
-                (self.quotient.val().get_bits::<12>(0) << 1) | self.inexact.val();
-            self.round.exponent.next = self.exponent.val() - 3;
+        self.code.next = self.base.val() + self.steps.val();
+    }
+}
+
+/// A UE4M3 scale decoded, with the multiples of its significand that elements are compared with.
+#[derive(LogicBlock, Default)]
+pub struct ScaleMultiples {
+    /// UE4M3 code.
+    pub code: Signal<In, Bits<7>>,
+    /// Significand s, 0 to 15: the scale is s * 2^(exponent - 10).
+    pub significand: Signal<Out, Bits<4>>,
+    /// Exponent, 1 to 15.
+    pub exponent: Signal<Out, Bits<4>>,
+    /// 3 s.
+    pub triple: Signal<Out, Bits<6>>,
+    /// 5 s.
+    pub quintuple: Signal<Out, Bits<7>>,
+    /// 7 s.
+    pub septuple: Signal<Out, Bits<7>>,
+    field: Signal<Local, Bits<4>>,
+    s: Signal<Local, Bits<4>>,
+    wide: Signal<Local, Bits<7>>,
+}
+
+/// Decodes a block scale: exponent field 0 is subnormal and counts as 1.
+#[kernel]
+impl Logic for ScaleMultiples {
+    fn update(&mut self) {
+        self.field.next = self.code.val().get_bits::<4>(3);
+        self.s.next = bit_cast::<4, 3>(self.code.val().get_bits::<3>(0));
+        self.exponent.next = 1.into();
+        if self.field.val().any() {
+            self.s.next = bit_cast::<4, 3>(self.code.val().get_bits::<3>(0)) | 8;
+            self.exponent.next = self.field.val();
         }
-        self.round.zero.next = self.exponent.val() < 4;
-        self.code.next = self.round.code.val();
+        self.significand.next = self.s.val();
+        self.wide.next = bit_cast::<7, 4>(self.s.val());
+        self.triple.next = ((self.wide.val() << 1) + self.wide.val()).get_bits::<6>(0);
+        self.quintuple.next = (self.wide.val() << 2) + self.wide.val();
+        self.septuple.next = (self.wide.val() << 3) - self.wide.val();
+    }
+}
+
+/// Four times |z| in units of the scale's last place: what is compared with multiples of its significand.
+#[derive(LogicBlock, Default)]
+pub struct E2m1Align {
+    /// `{exponent[4:0], fraction[6:0]}`, at most the block's amax.
+    pub magnitude: Signal<In, Bits<12>>,
+    /// The scale's exponent, 1 to 13.
+    pub scale_exponent: Signal<In, Bits<4>>,
+    /// 4 |z| * 2^(10 - scale exponent) rounded down, at most 370; 0 if the scale is above 64 |z|.
+    pub quarters: Signal<Out, Bits<9>>,
+    /// Something was lost by that.
+    pub sticky: Signal<Out, Bit>,
+    shift: Signal<Local, Bits<5>>,
+    doubled: Signal<Local, Bits<9>>,
+    by_one: Signal<Local, Bits<9>>,
+    by_three: Signal<Local, Bits<9>>,
+    lost_one: Signal<Local, Bit>,
+    lost_three: Signal<Local, Bit>,
+    lost_seven: Signal<Local, Bit>,
+}
+
+/// (128 + fraction) * 2^(exponent - scale exponent - 7), with what falls below as sticky bit. An element is at most 6.4 times
+/// a normal scale and 9 times a subnormal one, so the shift never goes to the left by more than one.
+#[kernel]
+impl Logic for E2m1Align {
+    fn update(&mut self) {
+        self.shift.next = bit_cast::<5, 4>(self.scale_exponent.val()) + 8
+            - self.magnitude.val().get_bits::<5>(7);
+        self.doubled.next =
+            (bit_cast::<9, 7>(self.magnitude.val().get_bits::<7>(0)) << 1) | 0x100;
+        self.by_one.next = self.doubled.val();
+        self.lost_one.next = false;
+        if self.shift.val().get_bit(0) {
+            self.by_one.next = self.doubled.val() >> 1;
+        }
+        self.by_three.next = self.by_one.val();
+        self.lost_three.next = self.lost_one.val();
+        if self.shift.val().get_bit(1) {
+            self.by_three.next = self.by_one.val() >> 2;
+            self.lost_three.next =
+                self.lost_one.val() || self.by_one.val().get_bits::<2>(0).any();
+        }
+        self.quarters.next = self.by_three.val();
+        self.lost_seven.next = self.lost_three.val();
+        if self.shift.val().get_bit(2) {
+            self.quarters.next = self.by_three.val() >> 4;
+            self.lost_seven.next =
+                self.lost_three.val() || self.by_three.val().get_bits::<4>(0).any();
+        }
+        self.sticky.next = self.lost_seven.val();
+        if self.shift.val().get_bit(3) {
+            // 8 leaves the leading one, more leave nothing.
+            self.quarters.next = 0.into();
+            self.sticky.next = self.magnitude.val().get_bits::<7>(0).any();
+            if !self.shift.val().get_bits::<3>(0).any() {
+                self.quarters.next = 1.into();
+            }
+        }
+        if self.shift.val().get_bit(4) {
+            self.quarters.next = 0.into();
+        }
     }
 }
 
 /// Rounds z / scale to E2M1 without dividing.
 #[derive(LogicBlock, Default)]
-pub struct E2m1Round {
-    /// BF16 element with |z| at most 448.
-    pub z: Signal<In, Bits<16>>,
-    /// The scale in units of 2^-9.
-    pub scale: Signal<In, Bits<18>>,
-    /// E2M1 code.
-    pub code: Signal<Out, Bits<4>>,
-    exponent: Signal<Local, Bits<8>>,
-    shift: Signal<Local, Bits<8>>,
-    significand: Signal<Local, Bits<28>>,
-    aligned: Signal<Local, Bits<28>>,
-    fixed: Signal<Local, Bits<24>>,
-    sticky: Signal<Local, Bit>,
-    s1: Signal<Local, Bits<24>>,
-    s3: Signal<Local, Bits<24>>,
-    s5: Signal<Local, Bits<24>>,
-    s7: Signal<Local, Bits<24>>,
-    s10: Signal<Local, Bits<24>>,
-    s14: Signal<Local, Bits<24>>,
-    s20: Signal<Local, Bits<24>>,
-    magnitude: Signal<Local, Bits<3>>,
-    sign: Signal<Local, Bits<4>>,
+pub struct E2m1Select {
+    /// From [`E2m1Align`].
+    pub quarters: Signal<In, Bits<9>>,
+    /// From [`E2m1Align`].
+    pub sticky: Signal<In, Bit>,
+    /// The scale's significand s.
+    pub significand: Signal<In, Bits<4>>,
+    /// 3 s.
+    pub triple: Signal<In, Bits<6>>,
+    /// 5 s.
+    pub quintuple: Signal<In, Bits<7>>,
+    /// 7 s.
+    pub septuple: Signal<In, Bits<7>>,
+    /// E2M1 code without its sign; 0 if the scale is zero.
+    pub code: Signal<Out, Bits<3>>,
+    high: Signal<Local, Bit>,
+    middle: Signal<Local, Bit>,
+    low: Signal<Local, Bit>,
+    middle_point: Signal<Local, Bits<9>>,
+    low_point: Signal<Local, Bits<9>>,
+    low_code: Signal<Local, Bits<3>>,
+    middle_code: Signal<Local, Bits<3>>,
+    high_code: Signal<Local, Bits<3>>,
 }
 
-/// The exact quotient rounded once (numerics §1): |z| is compared with scale * decision point,
-/// both in units of 2^-11; a tie goes to the even code, a zero scale gives code 0.
+/// The exact quotient rounded once (numerics §1): three comparisons with multiples of the scale, which
+/// find one bit of the code each. A tie goes to the even code: the points below odd codes (1, 5, 10 and 20 quarters of the
+/// scale) must be exceeded, those below even codes (3, 7 and 14) reached.
 #[kernel]
-impl Logic for E2m1Round {
+impl Logic for E2m1Select {
     fn update(&mut self) {
-        self.exponent.next = self.z.val().get_bits::<8>(7);
-        self.shift.next = self.exponent.val() - 115;
-        self.significand.next = bit_cast::<28, 7>(self.z.val().get_bits::<7>(0)) | 0x80;
-        self.aligned.next = self.significand.val() << self.shift.val().get_bits::<5>(0);
-        self.fixed.next = bit_cast::<24, 20>(self.aligned.val().get_bits::<20>(8));
-        self.sticky.next = self.aligned.val().get_bits::<8>(0).any();
-        if self.exponent.val() < 115 {
-            // Below 2^-12: under every decision point but those of a zero scale.
-            self.fixed.next = 0.into();
-            self.sticky.next = self.exponent.val().any();
+        self.high.next = self.quarters.val() >= bit_cast::<9, 7>(self.septuple.val());
+        self.middle_point.next = bit_cast::<9, 6>(self.triple.val());
+        if self.high.val() {
+            self.middle_point.next = bit_cast::<9, 7>(self.septuple.val()) << 1;
         }
-        self.s1.next = bit_cast::<24, 18>(self.scale.val());
-        self.s3.next = (self.s1.val() << 1) + self.s1.val();
-        self.s5.next = (self.s1.val() << 2) + self.s1.val();
-        self.s7.next = (self.s1.val() << 3) - self.s1.val();
-        self.s10.next = self.s5.val() << 1;
-        self.s14.next = self.s7.val() << 1;
-        self.s20.next = self.s5.val() << 2;
-        self.magnitude.next = 0.into();
-        if self.fixed.val() > self.s1.val()
-            || (self.fixed.val() == self.s1.val() && self.sticky.val())
-        {
-            self.magnitude.next = 1.into();
+        self.middle.next = self.quarters.val() >= self.middle_point.val();
+        if self.high.val() {
+            self.low_point.next = bit_cast::<9, 7>(self.quintuple.val()) << 1;
+            if self.middle.val() {
+                self.low_point.next = bit_cast::<9, 7>(self.quintuple.val()) << 2;
+            }
+        } else {
+            self.low_point.next = bit_cast::<9, 4>(self.significand.val());
+            if self.middle.val() {
+                self.low_point.next = bit_cast::<9, 7>(self.quintuple.val());
+            }
         }
-        if self.fixed.val() >= self.s3.val() {
-            self.magnitude.next = 2.into();
-        }
-        if self.fixed.val() > self.s5.val()
-            || (self.fixed.val() == self.s5.val() && self.sticky.val())
-        {
-            self.magnitude.next = 3.into();
-        }
-        if self.fixed.val() >= self.s7.val() {
-            self.magnitude.next = 4.into();
-        }
-        if self.fixed.val() > self.s10.val()
-            || (self.fixed.val() == self.s10.val() && self.sticky.val())
-        {
-            self.magnitude.next = 5.into();
-        }
-        if self.fixed.val() >= self.s14.val() {
-            self.magnitude.next = 6.into();
-        }
-        if self.fixed.val() > self.s20.val()
-            || (self.fixed.val() == self.s20.val() && self.sticky.val())
-        {
-            self.magnitude.next = 7.into();
-        }
-        self.sign.next = 0.into();
-        if self.z.val().get_bit(15) {
-            self.sign.next = 8.into();
-        }
-        self.code.next = bit_cast::<4, 3>(self.magnitude.val()) | self.sign.val();
-        if !self.scale.val().any() {
+        self.low.next = ((bit_cast::<10, 9>(self.quarters.val()) << 1)
+            | bit_cast::<10, 1>(self.sticky.val().into()))
+            > (bit_cast::<10, 9>(self.low_point.val()) << 1);
+        self.low_code.next = bit_cast::<3, 1>(self.low.val().into());
+        self.middle_code.next = bit_cast::<3, 1>(self.middle.val().into()) << 1;
+        self.high_code.next = bit_cast::<3, 1>(self.high.val().into()) << 2;
+        self.code.next = self.low_code.val() | self.middle_code.val() | self.high_code.val();
+        if !self.significand.val().any() {
             self.code.next = 0.into();
         }
     }
