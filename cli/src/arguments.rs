@@ -388,6 +388,9 @@ pub struct ArrayArguments {
     /// Stages of a processing element, 3 to 9: more of them for a faster clock
     #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().pipeline)]
     pub pipeline: usize,
+    /// Elements that the quantization unit takes a cycle: 1 or 16
+    #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().quantizer_lanes)]
+    pub quantizer_lanes: usize,
 }
 
 impl ArrayArguments {
@@ -398,6 +401,7 @@ impl ArrayArguments {
             cols: self.cols,
             max_k: self.max_k,
             pipeline: self.pipeline,
+            quantizer_lanes: self.quantizer_lanes,
             ..ArrayConfig::default()
         };
         Ok(config.validate()?)

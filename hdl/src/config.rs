@@ -26,6 +26,8 @@ pub struct ArrayConfig {
     pub max_k: usize,
     /// Stages of a PE, from its operands to its accumulator: more of them for a faster clock.
     pub pipeline: usize,
+    /// Elements that the activation quantization unit takes a cycle: 1, or a whole block of 16.
+    pub quantizer_lanes: usize,
 }
 
 impl Default for ArrayConfig {
@@ -36,6 +38,7 @@ impl Default for ArrayConfig {
             lanes: golden::format::BLOCK,
             max_k: 4096,
             pipeline: 7,
+            quantizer_lanes: 1,
         }
     }
 }
@@ -68,6 +71,11 @@ pub enum ConfigError {
         "pipeline = {0}: a PE has {MIN_STAGES} to {MAX_STAGES} stages: operands, sum and accumulator at least, and no more places for a register"
     )]
     Pipeline(usize),
+    /// The quantization unit is built for an element or a block a cycle.
+    #[error(
+        "quantizer_lanes = {0}: the quantization unit takes one element a cycle or a whole block, so quantizer_lanes is 1 or 16"
+    )]
+    QuantizerLanes(usize),
 }
 
 impl ArrayConfig {
@@ -92,6 +100,9 @@ impl ArrayConfig {
         }
         if !(MIN_STAGES..=MAX_STAGES).contains(&self.pipeline) {
             return Err(ConfigError::Pipeline(self.pipeline));
+        }
+        if self.quantizer_lanes != 1 && self.quantizer_lanes != golden::format::BLOCK {
+            return Err(ConfigError::QuantizerLanes(self.quantizer_lanes));
         }
         Ok(self)
     }
@@ -167,6 +178,13 @@ mod tests {
                 ..Default::default()
             })
             .contains("3 to 9 stages")
+        );
+        assert!(
+            refuse(ArrayConfig {
+                quantizer_lanes: 4,
+                ..Default::default()
+            })
+            .contains("quantizer_lanes is 1 or 16")
         );
     }
 }

@@ -7,12 +7,13 @@ mod common;
 use std::sync::OnceLock;
 
 use common::{changed, full, verilator};
+use golden::format::BLOCK;
 use golden::packed::{PackedTensor, TensorScale};
 use golden::requantize::OutputScale;
 use hdl::build::{emit_core, simulated_core};
 use hdl::config::ArrayConfig;
 use hdl::emit::{EmitOptions, emit};
-use hdl::quantizer::ActQuantizer;
+use hdl::quantizer::{ActQuantizer, emit_alone};
 use hdl::sim::Model;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -186,6 +187,44 @@ fn the_quantization_unit_agrees_bit_for_bit_under_any_stalls() {
         assert!(report.passed(), "{stalls:?}: {report}");
         assert!(report.coverage.score_equals_threshold > 0);
         assert!(report.coverage.nan_blocks > 0 && report.coverage.padded_rows > 0);
+    }
+}
+
+/// Each build of the unit alone, with its blocks as they are.
+#[test]
+fn both_builds_of_the_quantization_unit_agree_bit_for_bit_under_any_stalls() {
+    let full = full("a million blocks through each build of the quantization unit");
+    for lanes in [1, BLOCK] {
+        let bundle = emit_alone(lanes).unwrap_or_else(|error| panic!("{error}"));
+        let blocks = match (full, lanes) {
+            (true, _) => 250_000,
+            (false, 1) => 5_000,
+            (false, _) => 20_000,
+        };
+        for (seed, stalls) in [
+            [0; 4],
+            [90, 0, 0, 0],
+            [0, 240, 0, 0],
+            [100, 100, 0, 0],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let report = quantizer(&Design::from(&bundle))
+                .stalls(stalls)
+                .random(blocks, 40 + seed as u64, |_| {})
+                .unwrap_or_else(|error| panic!("{lanes} lanes, {stalls:?}: {error}"));
+            eprint!("{lanes} lanes, {stalls:?}: {report}");
+            assert!(report.passed(), "{lanes} lanes, {stalls:?}: {report}");
+            let coverage = report.coverage;
+            assert!(coverage.score_equals_threshold > 0 && coverage.zero_scale > 0);
+            assert!(coverage.nan_blocks > 0 && coverage.padded_rows > 0);
+            if stalls == [0; 4] {
+                // Whole blocks follow each other without a gap; between batches the unit runs empty.
+                let beats = if lanes == 1 { 16 } else { 1 };
+                assert!(report.cycles < report.vectors * beats * 5 / 4, "{report}");
+            }
+        }
     }
 }
 

@@ -22,3 +22,29 @@ pub use round::{AmaxScale, E2m1Align, E2m1Select, E4m3Round, ScaleMultiples};
 pub use score::{ErrorSquare, ExcessError, ExcessOperands};
 pub use serial::SerialQuantizer;
 pub use unit::ActQuantizer;
+
+use crate::build::PREFIX;
+use crate::emit::{Bundle, EmitError, EmitOptions, emit};
+use crate::prelude::*;
+
+/// Emits one build of the unit alone, as top module: the parallel one if it takes a whole block a cycle
+/// ([`crate::config::ArrayConfig::quantizer_lanes`]), else the serial one.
+///
+/// # Errors
+/// A module can't be translated.
+pub fn emit_alone(lanes: usize) -> Result<Bundle, EmitError> {
+    let options = |name: &str| EmitOptions {
+        top: format!("{PREFIX}{name}"),
+        prefix: PREFIX.to_owned(),
+        keep_hierarchy: Vec::new(),
+    };
+    if lanes == golden::format::BLOCK {
+        let mut unit = ParallelQuantizer::default();
+        unit.connect_all();
+        emit(&unit, &options("parallel_quantizer"))
+    } else {
+        let mut unit = SerialQuantizer::default();
+        unit.connect_all();
+        emit(&unit, &options("serial_quantizer"))
+    }
+}
