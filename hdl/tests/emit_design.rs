@@ -3,8 +3,8 @@ mod support;
 
 use hdl::array::PeArray;
 use hdl::emit::{EmitOptions, emit};
-use hdl::quantizer::{ActQuantizer, emit_alone};
 use hdl::prelude::Block as _;
+use hdl::quantizer::{ActQuantizer, emit_alone};
 use support::assert_lint_clean;
 
 #[test]

@@ -499,7 +499,8 @@ fn rescaler_rounds_twice_and_clamps() {
                 if rng.random() {
                     x = bf16::from_bits(x.to_bits() & 0xFF80);
                 }
-                let exponent = (254 + rng.random_range(-12..10) - (i32::from(x.to_bits() >> 7) & 0xFF))
+                let exponent = (254 + rng.random_range(-12..10)
+                    - (i32::from(x.to_bits() >> 7) & 0xFF))
                     .clamp(67, 187) as u32;
                 let near = rng.random_range(-3..=3) + 0x8000_i32;
                 f32::from_bits(exponent << 23 | rng.random_range(0..128) << 16)
@@ -810,7 +811,9 @@ fn blocks_of_every_kind(rng: &mut ChaCha8Rng, m: f32, count: usize) -> (Vec<Expe
     let scale = InputScale::new(m).unwrap();
     let inputs: Vec<([bf16; BLOCK], [Ue4m3; BLOCK])> = (0..count)
         .map(|at| {
-            let code = Ue4m3::from_bits(rng.random_range(1..=0x68)).unwrap().to_f32();
+            let code = Ue4m3::from_bits(rng.random_range(1..=0x68))
+                .unwrap()
+                .to_f32();
             let width = rng.random_range(-13.0..9.0_f32).exp2();
             let mut x: [bf16; BLOCK] = std::array::from_fn(|i| {
                 let z = match at % 6 {
@@ -831,7 +834,11 @@ fn blocks_of_every_kind(rng: &mut ChaCha8Rng, m: f32, count: usize) -> (Vec<Expe
             }
             let same = rng.random_range(0..=0x7E);
             let sensitivity = std::array::from_fn(|_| {
-                let code = if at % 5 == 0 { same } else { rng.random_range(0..=0x7E) };
+                let code = if at % 5 == 0 {
+                    same
+                } else {
+                    rng.random_range(0..=0x7E)
+                };
                 Ue4m3::from_bits(code).unwrap()
             });
             (x, sensitivity)
@@ -870,7 +877,11 @@ macro_rules! quantize_blocks {
                 let packed = expected[got].block.pack();
                 assert_eq!(unit.block_fp8.val(), packed.tag, "tag of block {got}");
                 let words = [packed.payload as u64, (packed.payload >> 64) as u64];
-                assert_eq!(unit.block_payload.val(), Bits::from_words(&words), "block {got}");
+                assert_eq!(
+                    unit.block_payload.val(),
+                    Bits::from_words(&words),
+                    "block {got}"
+                );
                 if !packed.tag {
                     assert_eq!(unit.block_scale.val().to_u8(), packed.scale, "block {got}");
                 }
@@ -881,7 +892,10 @@ macro_rules! quantize_blocks {
             settle(unit);
             sent += usize::from(taken);
             cycles += 1;
-            assert!(cycles < expected.len() * $beats * 20 + 400, "hangs at block {got}");
+            assert!(
+                cycles < expected.len() * $beats * 20 + 400,
+                "hangs at block {got}"
+            );
         }
         cycles
     }};
@@ -924,8 +938,7 @@ fn serial_and_parallel_builds_decide_as_the_golden_model() {
             t.next = Bits::from_words(&[threshold]);
         }
         let hold = [0.0, 0.5, 0.9, 0.0][round];
-        let cycles =
-            quantize_blocks!(&mut serial, rng, &expected, hold, BLOCK, offer_element);
+        let cycles = quantize_blocks!(&mut serial, rng, &expected, hold, BLOCK, offer_element);
         if hold == 0.0 {
             assert!(cycles <= 48 * BLOCK + 40, "{cycles} cycles");
         }

@@ -201,14 +201,9 @@ fn both_builds_of_the_quantization_unit_agree_bit_for_bit_under_any_stalls() {
             (false, 1) => 5_000,
             (false, _) => 20_000,
         };
-        for (seed, stalls) in [
-            [0; 4],
-            [90, 0, 0, 0],
-            [0, 240, 0, 0],
-            [100, 100, 0, 0],
-        ]
-        .into_iter()
-        .enumerate()
+        for (seed, stalls) in [[0; 4], [90, 0, 0, 0], [0, 240, 0, 0], [100, 100, 0, 0]]
+            .into_iter()
+            .enumerate()
         {
             let report = quantizer(&Design::from(&bundle))
                 .stalls(stalls)
@@ -270,6 +265,30 @@ fn mutated(file: &str, from: &str, to: &str) -> Design {
         .unwrap_or_else(|| panic!("no {file}"));
     source.text = changed(&source.text, from, to);
     design
+}
+
+#[test]
+fn a_bug_put_into_the_quantization_unit_is_caught_and_shrunk() {
+    let bundle = emit_alone(1).unwrap_or_else(|error| panic!("{error}"));
+    let mut design = Design::from(&bundle);
+    let square = design
+        .sources
+        .iter_mut()
+        .find(|source| source.name == "fgmp_error_square.v")
+        .unwrap_or_else(|| panic!("no table of squares"));
+    // 15 squared is 226: only a block whose score is the threshold can tell.
+    square.text = changed(
+        &square.text,
+        "default: low_square = 14'd225;",
+        "default: low_square = 14'd226;",
+    );
+    let report = quantizer(&design)
+        .random(6_000, 3, |_| {})
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(report.mismatches > 0);
+    let first = report.first_mismatch.expect("there is a first mismatch");
+    assert_eq!(first.smallest_case, 1, "{}", first.description);
+    assert_ne!(first.expected, first.actual, "{}", first.description);
 }
 
 #[test]
