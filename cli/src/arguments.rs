@@ -388,6 +388,21 @@ pub struct ArrayArguments {
     /// Stages of a processing element, 3 to 9: more of them for a faster clock
     #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().pipeline)]
     pub pipeline: usize,
+    /// Elements that the quantization unit takes a cycle: 1 or 16
+    #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().quantizer_lanes)]
+    pub quantizer_lanes: usize,
+    /// Accelerator: weight ports, a divisor of the rows; one a row if not given
+    #[arg(long, value_name = "N")]
+    pub weight_ports: Option<usize>,
+    /// Accelerator: blocks of a weight row that its memory holds, twice; a power of two
+    #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().weight_blocks)]
+    pub weight_blocks: usize,
+    /// Accelerator: blocks of activations that a column's memory holds, twice; a power of two
+    #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().act_blocks)]
+    pub act_blocks: usize,
+    /// Accelerator: elements of the result memory; a power of two
+    #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().result_elements)]
+    pub result_elements: usize,
 }
 
 impl ArrayArguments {
@@ -398,6 +413,11 @@ impl ArrayArguments {
             cols: self.cols,
             max_k: self.max_k,
             pipeline: self.pipeline,
+            quantizer_lanes: self.quantizer_lanes,
+            weight_ports: self.weight_ports.unwrap_or(self.rows),
+            weight_blocks: self.weight_blocks,
+            act_blocks: self.act_blocks,
+            result_elements: self.result_elements,
             ..ArrayConfig::default()
         };
         Ok(config.validate()?)
@@ -428,6 +448,18 @@ pub enum SimulatorName {
 pub struct Cosim {
     #[command(flatten)]
     pub array: ArrayArguments,
+    /// Run every linear layer of a model through the complete accelerator instead
+    #[arg(long)]
+    pub top: bool,
+    /// With --top: the model, `shared-4x3` (default), `base-4`, a file or a folder
+    #[arg(long, value_name = "MODEL", requires = "top")]
+    pub model: Option<PathBuf>,
+    /// With --top: tokens of the stream `valid` that go through it at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub tokens: usize,
+    /// With --top: chance in percent that a stream stalls in a cycle, for a second run; 0 for none
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, value_parser = stall_chance)]
+    pub stalls: f64,
     /// Random block pairs to compare, shared among the four modes
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub vectors: u64,
@@ -492,6 +524,14 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(0) => Err("expected at least 1".to_owned()),
         Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn stall_chance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(percent) if (0.0..=90.0).contains(&percent) => Ok(percent),
+        Ok(_) => Err("expected 0 to 90".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

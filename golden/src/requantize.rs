@@ -25,6 +25,9 @@ pub(crate) fn checked(m: f32) -> Result<f32, ScaleError> {
 pub struct OutputScale(f32);
 
 impl OutputScale {
+    /// M = 1.
+    pub const ONE: Self = Self(1.0);
+
     /// Checks the range.
     ///
     /// # Errors

@@ -12,6 +12,13 @@ pub const MAX_SIDE: usize = 64;
 /// Largest reduction dimension that the widest accumulator holds without overflow.
 pub const MAX_K: usize = 1 << 20;
 
+/// Most blocks of a weight row's half: the sensitivities of as many channels, twice, are addressed with 16 bits.
+pub const MAX_WEIGHT_BLOCKS: usize = 1 << 12;
+/// Most blocks of a column's half: both halves are addressed with 16 bits.
+pub const MAX_ACT_BLOCKS: usize = 1 << 14;
+/// Most elements of the result memory: they are addressed with 16 bits.
+pub const MAX_RESULT_ELEMENTS: usize = 1 << 16;
+
 /// What the generator builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,6 +33,8 @@ pub struct ArrayConfig {
     pub max_k: usize,
     /// Stages of a PE, from its operands to its accumulator: more of them for a faster clock.
     pub pipeline: usize,
+    /// Elements that the activation quantization unit takes a cycle: 1, or a whole block of 16.
+    pub quantizer_lanes: usize,
     /// Accelerator: weight ports, each a packed tensor's three streams at one block a cycle. Divides `rows`.
     pub weight_ports: usize,
     /// Accelerator: blocks of one weight row that the memory holds, twice. A power of two; K up to 16 times that.
@@ -44,6 +53,7 @@ impl Default for ArrayConfig {
             lanes: golden::format::BLOCK,
             max_k: 4096,
             pipeline: 7,
+            quantizer_lanes: 1,
             weight_ports: 4,
             weight_blocks: 64,
             act_blocks: 256,
@@ -80,6 +90,35 @@ pub enum ConfigError {
         "pipeline = {0}: a PE has {MIN_STAGES} to {MAX_STAGES} stages: operands, sum and accumulator at least, and no more places for a register"
     )]
     Pipeline(usize),
+    /// The quantization unit is built for an element or a block a cycle.
+    #[error(
+        "quantizer_lanes = {0}: the quantization unit takes one element a cycle or a whole block, so quantizer_lanes is 1 or 16"
+    )]
+    QuantizerLanes(usize),
+    /// Weight ports that don't share the rows evenly.
+    #[error(
+        "weight_ports = {ports}: each port fills the same number of rows, so weight_ports divides rows = {rows}"
+    )]
+    WeightPorts {
+        /// What was asked for.
+        ports: usize,
+        /// Rows of the array.
+        rows: usize,
+    },
+    /// A memory's size is out of range.
+    #[error(
+        "{name} = {value}: memories have a power of two of words and are addressed with 16 bits, so {name} is a power of two from {least} to {most}"
+    )]
+    Memory {
+        /// Which one.
+        name: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// Least.
+        least: usize,
+        /// Most.
+        most: usize,
+    },
 }
 
 impl ArrayConfig {
@@ -104,6 +143,34 @@ impl ArrayConfig {
         }
         if !(MIN_STAGES..=MAX_STAGES).contains(&self.pipeline) {
             return Err(ConfigError::Pipeline(self.pipeline));
+        }
+        if self.quantizer_lanes != 1 && self.quantizer_lanes != golden::format::BLOCK {
+            return Err(ConfigError::QuantizerLanes(self.quantizer_lanes));
+        }
+        if self.weight_ports == 0 || !self.rows.is_multiple_of(self.weight_ports) {
+            return Err(ConfigError::WeightPorts {
+                ports: self.weight_ports,
+                rows: self.rows,
+            });
+        }
+        for (name, value, least, most) in [
+            ("weight_blocks", self.weight_blocks, 2, MAX_WEIGHT_BLOCKS),
+            ("act_blocks", self.act_blocks, 2, MAX_ACT_BLOCKS),
+            (
+                "result_elements",
+                self.result_elements,
+                16,
+                MAX_RESULT_ELEMENTS,
+            ),
+        ] {
+            if !value.is_power_of_two() || value < least || value > most {
+                return Err(ConfigError::Memory {
+                    name,
+                    value,
+                    least,
+                    most,
+                });
+            }
         }
         Ok(self)
     }
@@ -175,10 +242,31 @@ mod tests {
         );
         assert!(
             refuse(ArrayConfig {
+                weight_ports: 3,
+                ..Default::default()
+            })
+            .contains("divides rows = 4")
+        );
+        assert!(
+            refuse(ArrayConfig {
+                act_blocks: 100,
+                ..Default::default()
+            })
+            .contains("a power of two from 2 to 16384")
+        );
+        assert!(
+            refuse(ArrayConfig {
                 pipeline: 10,
                 ..Default::default()
             })
             .contains("3 to 9 stages")
+        );
+        assert!(
+            refuse(ArrayConfig {
+                quantizer_lanes: 4,
+                ..Default::default()
+            })
+            .contains("quantizer_lanes is 1 or 16")
         );
     }
 }

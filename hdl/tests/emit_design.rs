@@ -3,6 +3,8 @@ mod support;
 
 use hdl::array::PeArray;
 use hdl::emit::{EmitOptions, emit};
+use hdl::prelude::Block as _;
+use hdl::quantizer::{ActQuantizer, emit_alone};
 use support::assert_lint_clean;
 
 #[test]
@@ -17,6 +19,22 @@ fn the_array_is_lint_clean() {
     if let Ok(folder) = std::env::var("EMIT_TO") {
         bundle.write_rtl(std::path::Path::new(&folder)).unwrap();
     }
+    assert_lint_clean(&bundle);
+}
+
+#[test]
+fn both_builds_of_the_quantization_unit_are_lint_clean() {
+    for lanes in [1, 16] {
+        let bundle = emit_alone(lanes).unwrap_or_else(|error| panic!("{error}"));
+        assert_lint_clean(&bundle);
+        assert!(
+            bundle.modules.len() < 20,
+            "identical instances share a module"
+        );
+    }
+    let mut unit = ActQuantizer::default();
+    unit.connect_all();
+    let bundle = emit(&unit, &EmitOptions::default()).unwrap_or_else(|error| panic!("{error}"));
     assert_lint_clean(&bundle);
 }
 

@@ -10,7 +10,11 @@ use half::bf16;
 use hdl::decoder::BlockDecoder;
 use hdl::mac::{AlignedProduct, BOUNDARIES, Lane, MAX_STAGES, MIN_STAGES, Pe, boundaries};
 use hdl::prelude::*;
-use hdl::quantizer::{ActQuantizer, AmaxScale, E2m1Round, E4m3Round, Rescaler};
+use hdl::quantizer::{
+    ActQuantizer, AmaxScale, E2m1Align, E2m1Select, E4m3Round, ErrorSquare, ExcessError,
+    ExcessOperands, LaneScale, ParallelQuantizer, QuantizerLane, Rescaler, ScaleExponent,
+    ScaleMultiples, SerialQuantizer,
+};
 use hdl::requantizer::Requantizer;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -248,16 +252,33 @@ fn processing_element_holds_the_extremes() {
     }
 }
 
+/// Largest BF16 magnitude behind the clamp.
+const LARGEST: u16 = 0x43E0;
+/// Magnitudes below 2^-11 are flushed to zero.
+const SMALLEST: u16 = 116 << 7;
+
+/// The quantizer's 13-bit form of a rescaled element.
+fn element(z: bf16) -> u64 {
+    let (sign, magnitude) = (z.to_bits() >> 15, z.to_bits() & 0x7FFF);
+    if z.is_nan() {
+        1
+    } else if magnitude < SMALLEST {
+        u64::from(sign) << 12
+    } else {
+        u64::from(sign << 12 | (magnitude - (115 << 7)))
+    }
+}
+
+/// Every magnitude that the parts behind the rescaler can meet.
+fn magnitudes() -> impl Iterator<Item = bf16> {
+    (SMALLEST..=LARGEST).chain([0]).map(bf16::from_bits)
+}
+
 #[test]
 fn block_scale_of_every_amax() {
     let mut module = AmaxScale::default();
-    for bits in 0..=bf16::from_f32(448.0).to_bits() {
-        let amax = bf16::from_bits(bits);
-        // Subnormal BF16 magnitudes are flushed before they reach the unit.
-        if bits != 0 && bits < 0x80 {
-            continue;
-        }
-        module.amax.next = u64::from(bits).into();
+    for amax in magnitudes() {
+        module.amax.next = element(amax).into();
         settle(&mut module);
         assert_eq!(
             module.code.val().to_u8(),
@@ -270,11 +291,8 @@ fn block_scale_of_every_amax() {
 #[test]
 fn e4m3_code_of_every_bf16_in_range() {
     let mut module = E4m3Round::default();
-    for bits in (0x80..=bf16::from_f32(448.0).to_bits()).chain([0]) {
-        let z = bf16::from_bits(bits);
-        module.zero.next = bits >> 7 == 0;
-        module.exponent.next = u64::from(bits >> 7).into();
-        module.significand.next = (u64::from(bits & 0x7F) << 4 | 0x800).into();
+    for z in magnitudes() {
+        module.magnitude.next = element(z).into();
         settle(&mut module);
         assert_eq!(
             module.code.val().to_u8(),
@@ -284,40 +302,171 @@ fn e4m3_code_of_every_bf16_in_range() {
     }
 }
 
+/// What a flush to zero must not change: the codes of everything that it flushes, under every scale.
 #[test]
-fn e2m1_code_on_every_tie_and_around_it() {
-    let mut module = E2m1Round::default();
-    for scale in Ue4m3::all() {
-        if scale.to_f32() > 80.0 {
-            continue;
-        }
-        for quarters in golden::format::E2M1_DECISION_QUARTERS {
-            let tie = bf16::from_f32(scale.to_f32() * quarters as f32 / 4.0);
-            if tie.to_f32() > 440.0 {
+fn what_the_rescaler_flushes_rounds_to_zero_under_every_scale() {
+    for bits in 0..=SMALLEST {
+        let z = bf16::from_bits(bits).to_f32();
+        assert_eq!(E4m3::quantize(z).to_bits(), 0);
+        assert_eq!(Ue4m3::of_amax(z), Ue4m3::ZERO);
+        let smallest = Ue4m3::from_bits(1).unwrap();
+        assert_eq!(E2m1::quantize_scaled(z, smallest).to_bits(), 0);
+        assert_eq!(E2m1::quantize_scaled(-z, smallest).to_bits(), 8);
+    }
+}
+
+/// The largest amax of each scale that a block can have.
+fn scales() -> std::collections::BTreeMap<u8, bf16> {
+    magnitudes()
+        .filter(|amax| *amax != bf16::ZERO)
+        .map(|amax| (Ue4m3::of_amax(amax.to_f32()).to_bits(), amax))
+        .collect()
+}
+
+/// The parts between an element and |d|, without the registers between them.
+#[derive(Default)]
+struct Codes {
+    multiples: ScaleMultiples,
+    align: E2m1Align,
+    select: E2m1Select,
+    operands: ExcessOperands,
+    error: ExcessError,
+}
+
+impl Codes {
+    /// E2M1 code without its sign, and |d| in units of 2^-10.
+    fn of(&mut self, z: bf16, scale: Ue4m3) -> (u8, f64) {
+        self.multiples.code.next = u64::from(scale.to_bits()).into();
+        settle(&mut self.multiples);
+        self.align.magnitude.next = element(z).into();
+        self.align.scale_exponent.next = self.multiples.exponent.val();
+        settle(&mut self.align);
+        self.select.quarters.next = self.align.quarters.val();
+        self.select.sticky.next = self.align.sticky.val();
+        self.select.significand.next = self.multiples.significand.val();
+        self.select.triple.next = self.multiples.triple.val();
+        self.select.quintuple.next = self.multiples.quintuple.val();
+        self.select.septuple.next = self.multiples.septuple.val();
+        settle(&mut self.select);
+        self.operands.q4.next = self.select.code.val();
+        self.operands.q8.next = u64::from(E4m3::quantize(z.to_f32()).to_bits()).into();
+        self.operands.significand.next = self.multiples.significand.val();
+        self.operands.triple.next = self.multiples.triple.val();
+        self.operands.scale_exponent.next = self.multiples.exponent.val();
+        settle(&mut self.operands);
+        self.error.four_bit.next = self.operands.four_bit.val();
+        self.error.eight_bit.next = self.operands.eight_bit.val();
+        settle(&mut self.error);
+        let depth = i32::from(self.operands.depth.val().to_u8());
+        let exponent = i32::from(self.multiples.exponent.val().to_u8()) - 2 - 4 * depth;
+        (
+            self.select.code.val().to_u8(),
+            f64::from(self.error.error.val().to_u8()) * 2_f64.powi(exponent),
+        )
+    }
+}
+
+#[test]
+fn e2m1_code_and_excess_error_on_every_tie_and_around_it() {
+    let mut codes = Codes::default();
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    for (scale, amax) in scales() {
+        let scale = Ue4m3::from_bits(scale).unwrap();
+        let quarters = golden::format::E2M1_DECISION_QUARTERS;
+        let ties = quarters.map(|quarters| scale.to_f32() * quarters as f32 / 4.0);
+        // Halfway between E4M3 codes, too: |d| jumps there.
+        let middles = (0..0x7D_u8).step_by(3).map(|code| {
+            let value = |code| Ue4m3::from_bits(code).unwrap().to_f32();
+            (value(code) + value(code + 1)) / 2.0
+        });
+        let around = ties.into_iter().chain(middles).flat_map(|tie| {
+            let bits = bf16::from_f32(tie).to_bits();
+            [bits.saturating_sub(1), bits, bits + 1].map(bf16::from_bits)
+        });
+        let random: Vec<bf16> = (0..20)
+            .map(|_| bf16::from_bits(rng.random_range(SMALLEST..=amax.to_bits())))
+            .collect();
+        for z in around.chain(random).chain([amax, bf16::ZERO]) {
+            if z > amax || (z.to_bits() < SMALLEST && z != bf16::ZERO) {
                 continue;
             }
-            for delta in -2_i32..=2 {
-                let Ok(bits) = u16::try_from(i32::from(tie.to_bits()) + delta) else {
-                    continue;
-                };
-                for sign in [0, 0x8000_u16] {
-                    let z = bf16::from_bits(bits | sign);
-                    if bits != 0 && bits < 0x80 {
-                        continue;
-                    }
-                    module.z.next = u64::from(bits | sign).into();
-                    module.scale.next = u64::from(scale.units()).into();
-                    settle(&mut module);
-                    let expected = E2m1::quantize_scaled(z.to_f32(), scale);
-                    assert_eq!(
-                        module.code.val().to_u8(),
-                        expected.to_bits(),
-                        "{z} / {}",
-                        scale.to_f32()
-                    );
-                }
-            }
+            let q4 = E2m1::quantize_scaled(z.to_f32(), scale);
+            let q8 = E4m3::quantize(z.to_f32());
+            let d = i64::from(scale.units()) * i64::from(q4.half_units())
+                - 2 * i64::from(q8.units().unwrap());
+            let found = codes.of(z, scale);
+            let expected = (q4.to_bits(), d.unsigned_abs() as f64);
+            assert_eq!(found, expected, "{z} / {}", scale.to_f32());
         }
+    }
+}
+
+#[test]
+fn square_of_every_error() {
+    let mut module = ErrorSquare::default();
+    for error in 0..128_u64 {
+        module.error.next = error.into();
+        settle(&mut module);
+        assert_eq!(module.square.val().to_u64(), error * error);
+    }
+}
+
+#[test]
+fn a_lane_gives_codes_and_term_of_elements_under_changing_scales() {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let mut lane = QuantizerLane::default();
+    let mut shared = LaneScale::default();
+    for enable in lane.enable.iter_mut().chain(&mut shared.enable) {
+        enable.next = true;
+    }
+    let scales: Vec<(u8, bf16)> = scales().into_iter().collect();
+    let mut under_way = std::collections::VecDeque::new();
+    for round in 0..4000 {
+        let (scale, amax) = scales[rng.random_range(0..scales.len())];
+        let scale = Ue4m3::from_bits(scale).unwrap();
+        let bits = match round % 4 {
+            0 => rng.random_range(SMALLEST..=amax.to_bits()),
+            // On a decision point.
+            1 => bf16::from_f32(scale.to_f32() * f32::from(rng.random_range(1..=20_u8)) / 4.0)
+                .to_bits()
+                .min(amax.to_bits()),
+            2 => 0,
+            _ => amax.to_bits(),
+        };
+        let bits = if bits < SMALLEST { 0 } else { bits };
+        let z = bf16::from_bits(bits | u16::from(rng.random::<bool>()) << 15);
+        let sensitivity = Ue4m3::from_bits(rng.random_range(0..=0x7E)).unwrap();
+        lane.z.next = element(z).into();
+        lane.sensitivity.next = u64::from(sensitivity.to_bits()).into();
+        shared.code.next = u64::from(scale.to_bits()).into();
+        settle(&mut shared);
+        lane.align_exponent.next = shared.align_exponent.val();
+        lane.select_significand.next = shared.select_significand.val();
+        lane.select_triple.next = shared.select_triple.val();
+        lane.select_quintuple.next = shared.select_quintuple.val();
+        lane.select_septuple.next = shared.select_septuple.val();
+        lane.excess_significand.next = shared.excess_significand.val();
+        lane.excess_triple.next = shared.excess_triple.val();
+        lane.excess_exponent.next = shared.excess_exponent.val();
+        lane.term_exponent.next = shared.term_exponent.val();
+        // The inputs as they are before the edge.
+        settle(&mut lane);
+        cycle!(shared);
+        cycle!(lane);
+        let q4 = E2m1::quantize_scaled(z.to_f32(), scale);
+        let q8 = E4m3::quantize(z.to_f32());
+        let d = i64::from(scale.units()) * i64::from(q4.half_units())
+            - 2 * i64::from(q8.units().unwrap());
+        let term = d.unsigned_abs().pow(2) * u64::from(sensitivity.units());
+        under_way.push_back((q4.to_bits(), q8.to_bits(), term, scale));
+        if under_way.len() < hdl::quantizer::LANE_STAGES {
+            continue;
+        }
+        let (q4, q8, term, scale) = under_way.pop_front().unwrap();
+        assert_eq!(lane.q4.val().to_u8(), q4, "E2M1 code");
+        assert_eq!(lane.q8.val().to_u8(), q8, "E4M3 code");
+        assert_eq!(lane.term.val().to_u64(), term, "term");
+        assert_eq!(shared.behind.val().to_u8(), scale.to_bits());
     }
 }
 
@@ -325,36 +474,102 @@ fn e2m1_code_on_every_tie_and_around_it() {
 fn rescaler_rounds_twice_and_clamps() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let mut module = Rescaler::default();
-    module.advance.next = true;
+    let mut exponent = ScaleExponent::default();
+    for enable in &mut module.enable {
+        enable.next = true;
+    }
     let special = [
         0_u16, 0x8000, 0x7F80, 0xFF80, 0x7FC0, 0xFFFF, 0x0001, 0x007F, 0x0080, 0x7F7F, 0x43E0,
         0x43E1,
     ];
+    let mut seen = [0; 3];
     for round in 0..6000 {
-        let x = bf16::from_bits(if round % 4 == 0 {
+        let mut x = bf16::from_bits(if round % 4 == 0 {
             special[rng.random_range(0..special.len())]
         } else {
             rng.random()
         });
-        let m = match round % 5 {
+        let m = match round % 6 {
             0 => 0.0,
             1 => 1.0 / 3.0,
+            2 => f32::from_bits(rng.random_range(0x2180_0000..0x5D80_0000)),
+            // A product in range, near a tie of the second rounding if x is a power of two: half a step of BF16, and
+            // a few steps of FP32.
             _ => {
-                f32::from_bits(rng.random_range(0x2180_0000..0x5D80_0000))
-                    * if rng.random() { 1.0 } else { -1.0 }
+                if rng.random() {
+                    x = bf16::from_bits(x.to_bits() & 0xFF80);
+                }
+                let exponent = (254 + rng.random_range(-12..10)
+                    - (i32::from(x.to_bits() >> 7) & 0xFF))
+                    .clamp(67, 187) as u32;
+                let near = rng.random_range(-3..=3) + 0x8000_i32;
+                f32::from_bits(exponent << 23 | rng.random_range(0..128) << 16)
+                    + f32::from_bits(exponent << 23 | near as u32)
+                    - f32::from_bits(exponent << 23)
             }
         };
+        let m = if rng.random() { m } else { -m };
+        let Ok(checked) = InputScale::new(m) else {
+            continue;
+        };
+        exponent.scale.next = u64::from(m.to_bits()).into();
+        settle(&mut exponent);
         module.x.next = u64::from(x.to_bits()).into();
         module.scale.next = u64::from(m.to_bits()).into();
-        cycle!(module);
-        cycle!(module);
-        let expected = rescale(x, InputScale::new(m).unwrap());
+        module.scale_offset.next = exponent.offset.val();
+        module.scale_zero.next = exponent.zero.val();
+        for _ in 0..hdl::quantizer::RESCALER_STAGES {
+            cycle!(module);
+        }
+        let expected = rescale(x, checked);
+        seen[match expected.to_bits() & 0x7FFF {
+            0x7FC0 => 0,
+            SMALLEST..LARGEST => 1,
+            _ => 2,
+        }] += 1;
         assert_eq!(
-            module.z.val().to_u16(),
-            expected.to_bits(),
+            module.z.val().to_u64(),
+            element(expected),
             "{x:?} ({:04x}) * {m:e}",
             x.to_bits()
         );
+    }
+    assert!(seen.iter().all(|&count| count > 100), "{seen:?}");
+}
+
+/// Both roundings, where a single one would differ: the significands of a product are given, and M is made so that x * M has them.
+#[test]
+fn rescaler_rounds_as_two_steps_where_one_would_differ() {
+    let mut module = Rescaler::default();
+    let mut exponent = ScaleExponent::default();
+    for enable in &mut module.enable {
+        enable.next = true;
+    }
+    let mut differ = 0;
+    let mut rng = ChaCha8Rng::seed_from_u64(13);
+    while differ < 200 {
+        let x = bf16::from_bits(0x3F80 | rng.random_range(0..128));
+        // x * M just below a tie of BF16, as near as M's 24 bits allow.
+        let tie = 1.0 + (f64::from(rng.random_range(0..128_u16)) + 0.5) / 128.0;
+        let m = (tie / f64::from(x)) as f32;
+        let m = f32::from_bits(m.to_bits() - rng.random_range(0..2));
+        let exact = f64::from(x) * f64::from(m);
+        let expected = rescale(x, InputScale::new(m).unwrap());
+        if exact != f64::from(bf16::from_f64(exact)) && bf16::from_f64(exact) != expected {
+            differ += 1;
+        } else if rng.random_range(0..16) != 0 {
+            continue;
+        }
+        exponent.scale.next = u64::from(m.to_bits()).into();
+        settle(&mut exponent);
+        module.x.next = u64::from(x.to_bits()).into();
+        module.scale.next = u64::from(m.to_bits()).into();
+        module.scale_offset.next = exponent.offset.val();
+        module.scale_zero.next = exponent.zero.val();
+        for _ in 0..hdl::quantizer::RESCALER_STAGES {
+            cycle!(module);
+        }
+        assert_eq!(module.z.val().to_u64(), element(expected), "{x} * {m:e}");
     }
 }
 
@@ -547,5 +762,190 @@ fn quantization_unit_sustains_one_element_a_cycle() {
         .collect();
     let (_, _, tags, cycles) = quantize_rows(&mut unit, &[row]);
     assert_eq!(tags.len(), 16);
-    assert!(cycles < 256 + 32, "256 elements took {cycles} cycles");
+    assert!(cycles < 256 + 40, "256 elements took {cycles} cycles");
+}
+
+#[test]
+fn latencies_are_those_of_the_documentation() {
+    /// Cycles from the transfer of the last beat to the first cycle in which `$valid` is high.
+    macro_rules! latency {
+        ($unit:expr, $beats:expr, $valid:ident) => {{
+            let mut unit = $unit;
+            unit.reset.next = true;
+            cycle!(unit);
+            unit.reset.next = false;
+            unit.input_scale.next = u64::from(1_f32.to_bits()).into();
+            unit.x_valid.next = true;
+            for _ in 0..$beats {
+                unit.clock.next = Clock { clk: false };
+                settle(&mut unit);
+                assert!(unit.x_ready.val());
+                unit.clock.next = Clock { clk: true };
+                settle(&mut unit);
+            }
+            unit.x_valid.next = false;
+            let mut cycles = 1;
+            while !unit.$valid.val() {
+                cycle!(unit);
+                cycles += 1;
+                assert!(cycles < 100, "nothing comes");
+            }
+            cycles
+        }};
+    }
+    assert_eq!(latency!(ActQuantizer::default(), BLOCK, tag_valid), 32);
+    assert_eq!(latency!(SerialQuantizer::default(), BLOCK, block_valid), 31);
+    assert_eq!(latency!(ParallelQuantizer::default(), 1, block_valid), 20);
+}
+
+/// One block for a unit, with what golden makes of it.
+struct Expected {
+    x: [bf16; BLOCK],
+    sensitivity: [Ue4m3; BLOCK],
+    block: GoldenBlock,
+    last: bool,
+}
+
+/// Blocks of every kind with a threshold that is the score of one of them.
+fn blocks_of_every_kind(rng: &mut ChaCha8Rng, m: f32, count: usize) -> (Vec<Expected>, u64) {
+    let scale = InputScale::new(m).unwrap();
+    let inputs: Vec<([bf16; BLOCK], [Ue4m3; BLOCK])> = (0..count)
+        .map(|at| {
+            let code = Ue4m3::from_bits(rng.random_range(1..=0x68))
+                .unwrap()
+                .to_f32();
+            let width = rng.random_range(-13.0..9.0_f32).exp2();
+            let mut x: [bf16; BLOCK] = std::array::from_fn(|i| {
+                let z = match at % 6 {
+                    0 | 1 => rng.random_range(-1.0..1.0_f32).powi(3) * width,
+                    // On decision points of the scale that the last element gives.
+                    2 if i == 15 => 6.0 * code,
+                    2 => code * f32::from(rng.random_range(0..=24_u8)) / 4.0,
+                    3 => [0.0, -0.0, 448.0, 464.0, f32::INFINITY, 1e-40, 2e-3][i % 7],
+                    // Scales that are zero or subnormal.
+                    4 => rng.random_range(-1.0..1.0_f32) / 64.0,
+                    _ if rng.random_range(0..8) == 0 => f32::NAN,
+                    _ => rng.random_range(-9.0..9.0),
+                };
+                bf16::from_f32(z / m)
+            });
+            if at % 12 == 4 {
+                x = x.map(|x| bf16::from_f32(x.to_f32() / 8.0));
+            }
+            let same = rng.random_range(0..=0x7E);
+            let sensitivity = std::array::from_fn(|_| {
+                let code = if at % 5 == 0 {
+                    same
+                } else {
+                    rng.random_range(0..=0x7E)
+                };
+                Ue4m3::from_bits(code).unwrap()
+            });
+            (x, sensitivity)
+        })
+        .collect();
+    let z = |x: &[bf16; BLOCK]| x.map(|x| rescale(x, scale));
+    let (x, f) = &inputs[rng.random_range(0..count)];
+    let threshold = decide(&z(x), f, 0).score;
+    let expected = inputs
+        .into_iter()
+        .map(|(x, sensitivity)| Expected {
+            block: decide(&z(&x), &sensitivity, threshold).block,
+            x,
+            sensitivity,
+            last: rng.random_range(0..4) == 0,
+        })
+        .collect();
+    (expected, threshold)
+}
+
+/// Drives a build of the unit with whole blocks; `$beats` says in how many beats a block comes, `$offer` puts one on the inputs.
+macro_rules! quantize_blocks {
+    ($unit:expr, $rng:expr, $expected:expr, $hold:expr, $beats:expr, $offer:expr) => {{
+        let (unit, expected): (_, &[Expected]) = ($unit, $expected);
+        let (mut sent, mut got, mut cycles) = (0, 0, 0_usize);
+        while got < expected.len() {
+            unit.clock.next = Clock { clk: false };
+            unit.x_valid.next = sent < expected.len() * $beats;
+            if let Some(block) = expected.get(sent / $beats) {
+                $offer(unit, block, sent % $beats);
+            }
+            unit.block_ready.next = !$rng.random_bool($hold);
+            settle(unit);
+            let taken = unit.x_valid.val() && unit.x_ready.val();
+            if unit.block_valid.val() && unit.block_ready.val() {
+                let packed = expected[got].block.pack();
+                assert_eq!(unit.block_fp8.val(), packed.tag, "tag of block {got}");
+                let words = [packed.payload as u64, (packed.payload >> 64) as u64];
+                assert_eq!(
+                    unit.block_payload.val(),
+                    Bits::from_words(&words),
+                    "block {got}"
+                );
+                if !packed.tag {
+                    assert_eq!(unit.block_scale.val().to_u8(), packed.scale, "block {got}");
+                }
+                assert_eq!(unit.block_last.val(), expected[got].last, "block {got}");
+                got += 1;
+            }
+            unit.clock.next = Clock { clk: true };
+            settle(unit);
+            sent += usize::from(taken);
+            cycles += 1;
+            assert!(
+                cycles < expected.len() * $beats * 20 + 400,
+                "hangs at block {got}"
+            );
+        }
+        cycles
+    }};
+}
+
+fn offer_element(unit: &mut SerialQuantizer, block: &Expected, at: usize) {
+    unit.x_data.next = u64::from(block.x[at].to_bits()).into();
+    unit.x_sensitivity.next = u64::from(block.sensitivity[at].to_bits()).into();
+    unit.x_last.next = block.last && at + 1 == BLOCK;
+}
+
+fn offer_block(unit: &mut ParallelQuantizer, block: &Expected, _: usize) {
+    for i in 0..BLOCK {
+        unit.x_data[i].next = u64::from(block.x[i].to_bits()).into();
+        unit.x_sensitivity[i].next = u64::from(block.sensitivity[i].to_bits()).into();
+    }
+    unit.x_last.next = block.last;
+}
+
+#[test]
+fn serial_and_parallel_builds_decide_as_the_golden_model() {
+    let mut rng = ChaCha8Rng::seed_from_u64(14);
+    let mut serial = SerialQuantizer::default();
+    let mut parallel = ParallelQuantizer::default();
+    serial.reset.next = true;
+    parallel.reset.next = true;
+    cycle!(serial);
+    cycle!(parallel);
+    serial.reset.next = false;
+    parallel.reset.next = false;
+    let mut fp8 = 0;
+    for (round, m) in [1.0, -0.75, 1.0 / 3.0, 3e5].into_iter().enumerate() {
+        let (expected, threshold) = blocks_of_every_kind(&mut rng, m, 48);
+        fp8 += expected.iter().filter(|e| e.block.is_fp8()).count();
+        for (scale, t) in [
+            (&mut serial.input_scale, &mut serial.threshold),
+            (&mut parallel.input_scale, &mut parallel.threshold),
+        ] {
+            scale.next = u64::from(m.to_bits()).into();
+            t.next = Bits::from_words(&[threshold]);
+        }
+        let hold = [0.0, 0.5, 0.9, 0.0][round];
+        let cycles = quantize_blocks!(&mut serial, rng, &expected, hold, BLOCK, offer_element);
+        if hold == 0.0 {
+            assert!(cycles <= 48 * BLOCK + 40, "{cycles} cycles");
+        }
+        let cycles = quantize_blocks!(&mut parallel, rng, &expected, hold, 1, offer_block);
+        if hold == 0.0 {
+            assert!(cycles <= 48 + 30, "{cycles} cycles");
+        }
+    }
+    assert!((40..150).contains(&fp8), "{fp8} of 192 blocks are FP8");
 }

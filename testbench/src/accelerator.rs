@@ -3,6 +3,8 @@
 //! The host is a model of a driver: it writes job registers over AXI4-Lite and starts jobs, as many as the queue takes. Beats wait on the
 //! streams in the order of the jobs; every stream may stall at random. Outputs are held to the rules of the streams.
 
+pub mod model;
+
 use std::collections::VecDeque;
 
 use golden::format::{BLOCK, Ue4m3};
@@ -265,31 +267,26 @@ impl<S: Simulator> AcceleratorBench<S> {
                 transfers: 0,
             })
         };
-        let receiver = |name: &'static str,
-                        keep: bool,
-                        stall: StallSource|
-         -> Result<Receiver, PortError> {
-            Ok(Receiver {
-                name,
-                valid: output(&format!("{name}_tvalid"))?,
-                ready: input(&format!("{name}_tready"))?,
-                data: output(&format!("{name}_tdata"))?,
-                keep: keep
-                    .then(|| output(&format!("{name}_tkeep")))
-                    .transpose()?,
-                last: output(&format!("{name}_tlast"))?,
-                stall,
-                ready_now: false,
-                held: None,
-                collected: Vec::new(),
-            })
-        };
+        let receiver =
+            |name: &'static str, keep: bool, stall: StallSource| -> Result<Receiver, PortError> {
+                Ok(Receiver {
+                    name,
+                    valid: output(&format!("{name}_tvalid"))?,
+                    ready: input(&format!("{name}_tready"))?,
+                    data: output(&format!("{name}_tdata"))?,
+                    keep: keep.then(|| output(&format!("{name}_tkeep"))).transpose()?,
+                    last: output(&format!("{name}_tlast"))?,
+                    stall,
+                    ready_now: false,
+                    held: None,
+                    collected: Vec::new(),
+                })
+            };
         let streams = ["payload", "scale", "tag"];
         let mut weights = Vec::new();
         for port in 0..config.weight_ports {
             let suffix = format!("_{port}");
-            let [payload, scale, tag] =
-                streams.map(|stream| format!("s_axis_weight_{stream}"));
+            let [payload, scale, tag] = streams.map(|stream| format!("s_axis_weight_{stream}"));
             weights.push([
                 sender(&payload, &suffix, stall(stalls.inputs))?,
                 sender(&scale, &suffix, stall(stalls.inputs))?,
@@ -632,7 +629,9 @@ impl<S: Simulator> AcceleratorBench<S> {
         self.simulator.poke(self.host.araddr, &[address.into()]);
         self.simulator.poke(self.host.arvalid, &[1]);
         self.simulator.poke(self.host.rready, &[1]);
-        self.last_transfer = self.last_transfer.max(self.cycle.saturating_sub(self.quiet_cycles / 2));
+        self.last_transfer = self
+            .last_transfer
+            .max(self.cycle.saturating_sub(self.quiet_cycles / 2));
         loop {
             self.sample()?;
             let taken = self.bit(self.host.arready);
@@ -704,7 +703,11 @@ impl<S: Simulator> AcceleratorBench<S> {
         while quiet < 64 {
             let before = self.last_transfer;
             self.tick()?;
-            quiet = if self.last_transfer == before { quiet + 1 } else { 0 };
+            quiet = if self.last_transfer == before {
+                quiet + 1
+            } else {
+                0
+            };
         }
         Ok(())
     }

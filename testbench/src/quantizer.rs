@@ -1,4 +1,4 @@
-//! The activation quantization unit's bench: rows in, three dense streams out, bit for bit. Twin of `hdl::quantizer`.
+//! The activation quantization unit's bench: rows in, blocks or three dense streams out, bit for bit. Twin of `hdl::quantizer`.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -37,45 +37,113 @@ pub struct Batch {
     pub rows: Vec<Row>,
 }
 
+/// How many elements a beat of `x` carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lanes {
+    /// One.
+    Element,
+    /// A whole block.
+    Block,
+}
+
+/// How the blocks leave.
+#[derive(Debug, Clone)]
+enum Outputs {
+    /// Whole, one a beat.
+    Blocks(StreamPorts),
+    /// As the streams of a packed tensor: payload, scale, tag.
+    Packed([StreamPorts; 3]),
+}
+
 /// The unit's ports, found by name.
 #[derive(Debug, Clone)]
 pub struct QuantizerPorts {
     x: StreamPorts,
-    payload: StreamPorts,
-    scale: StreamPorts,
-    tag: StreamPorts,
+    lanes: Lanes,
+    outputs: Outputs,
     input_scale: PortId,
     threshold: PortId,
 }
 
 impl QuantizerPorts {
-    /// Finds `x`, `payload`, `scale`, `tag`, `input_scale` and `threshold`.
+    /// Finds `x` (`x_data` of one element or `x_data_0` to `x_data_15`), `input_scale`, `threshold`, and `block` or else `payload`,
+    /// `scale` and `tag`.
     ///
     /// # Errors
     /// [`PortError`] when a port is missing, or has another direction or width.
     pub fn find(ports: &[Port]) -> Result<Self, PortError> {
-        for (name, direction, width) in [
-            ("x_data", Direction::Input, 16),
-            ("x_sensitivity", Direction::Input, 8),
-            ("x_last", Direction::Input, 1),
-            ("payload_data", Direction::Output, 64),
-            ("payload_last", Direction::Output, 1),
-            ("scale_data", Direction::Output, 8),
-            ("scale_last", Direction::Output, 1),
-            ("tag_data", Direction::Output, 1),
-            ("tag_last", Direction::Output, 1),
-        ] {
-            ports.port(name, direction, Some(width))?;
+        let lanes = if ports.find_port("x_data_0").is_some() {
+            Lanes::Block
+        } else {
+            Lanes::Element
+        };
+        let of_lanes = |name: &str, width: usize| -> Result<Vec<String>, PortError> {
+            let names: Vec<String> = match lanes {
+                Lanes::Element => vec![name.to_owned()],
+                Lanes::Block => (0..BLOCK).map(|i| format!("{name}_{i}")).collect(),
+            };
+            for name in &names {
+                ports.port(&format!("x_{name}"), Direction::Input, Some(width))?;
+            }
+            Ok(names)
+        };
+        let names = [of_lanes("data", 16)?, of_lanes("sensitivity", 8)?].concat();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        ports.port("x_last", Direction::Input, Some(1))?;
+        let outputs = [
+            ("block_fp8", 1),
+            ("block_scale", 8),
+            ("block_payload", 128),
+            ("block_last", 1),
+            ("payload_data", 64),
+            ("payload_last", 1),
+            ("scale_data", 8),
+            ("scale_last", 1),
+            ("tag_data", 1),
+            ("tag_last", 1),
+        ];
+        let blocks = ports.find_port("block_valid").is_some();
+        for (name, width) in outputs {
+            if name.starts_with("block") == blocks {
+                ports.port(name, Direction::Output, Some(width))?;
+            }
         }
-        let out = |name| StreamPorts::find(ports, name, Side::OutOfDesign, &["data"]);
+        let out = |name, data: &[&str]| StreamPorts::find(ports, name, Side::OutOfDesign, data);
         Ok(Self {
-            x: StreamPorts::find(ports, "x", Side::IntoDesign, &["data", "sensitivity"])?,
-            payload: out("payload")?,
-            scale: out("scale")?,
-            tag: out("tag")?,
+            x: StreamPorts::find(ports, "x", Side::IntoDesign, &names)?,
+            lanes,
+            outputs: if blocks {
+                Outputs::Blocks(out("block", &["fp8", "scale", "payload"])?)
+            } else {
+                Outputs::Packed([
+                    out("payload", &["data"])?,
+                    out("scale", &["data"])?,
+                    out("tag", &["data"])?,
+                ])
+            },
             input_scale: ports.port("input_scale", Direction::Input, Some(32))?,
             threshold: ports.port("threshold", Direction::Input, Some(64))?,
         })
+    }
+
+    /// The beats of `x` that carry a row. What pads a whole block is the zero of M's sign, which M makes +0.
+    fn beats(&self, row: &Row, scale: InputScale, beats: &mut Vec<u64>) {
+        let padding = bf16::ZERO.to_bits() | u16::from(scale.get().is_sign_negative()) << 15;
+        let lanes = match self.lanes {
+            Lanes::Element => 1,
+            Lanes::Block => BLOCK,
+        };
+        let count = row.x.len().div_ceil(lanes);
+        let chunks = row.x.chunks(lanes).zip(row.sensitivity.chunks(lanes));
+        for (at, (x, sensitivity)) in chunks.enumerate() {
+            let x = x.iter().map(|x| x.to_bits());
+            let x = x.chain(std::iter::repeat(padding)).take(lanes);
+            let sensitivity = sensitivity.iter().map(|f| f.to_bits());
+            let sensitivity = sensitivity.chain(std::iter::repeat(0)).take(lanes);
+            beats.extend(x.map(u64::from));
+            beats.extend(sensitivity.map(u64::from));
+            beats.push(u64::from(at + 1 == count));
+        }
     }
 }
 
@@ -83,7 +151,7 @@ impl QuantizerPorts {
 pub struct QuantizerBench<S> {
     simulator: S,
     ports: QuantizerPorts,
-    /// Chance of holding back, in 256ths: elements, payload, scales, tags.
+    /// Chance of holding back, in 256ths: elements, payload or blocks, scales, tags.
     stalls: [u8; 4],
     waves: Option<Waves>,
 }
@@ -119,8 +187,8 @@ impl<S: Simulator> QuantizerBench<S> {
         })
     }
 
-    /// Chances of holding back in a cycle, in 256ths: elements in, payload, scales and tags out. With any of them the rules of
-    /// the streams are checked in full.
+    /// Chances of holding back in a cycle, in 256ths: elements in, payload (or whole blocks), scales and tags out. With any of them the
+    /// rules of the streams are checked in full.
     #[must_use]
     pub fn stalls(mut self, stalls: [u8; 4]) -> Self {
         self.stalls = stalls;
@@ -242,14 +310,7 @@ impl<S: Simulator> QuantizerBench<S> {
         };
         let mut beats = Vec::new();
         for row in &batch.rows {
-            for (at, (x, f)) in row.x.iter().zip(&row.sensitivity).enumerate() {
-                let last = at + 1 == row.x.len();
-                beats.extend([
-                    u64::from(x.to_bits()),
-                    u64::from(f.to_bits()),
-                    u64::from(last),
-                ]);
-            }
+            self.ports.beats(row, batch.scale, &mut beats);
         }
         let fp8 = expected.iter().filter(|block| block.packed.tag).count();
         job.constants = vec![
@@ -264,15 +325,19 @@ impl<S: Simulator> QuantizerBench<S> {
             beats,
             stall: stall(0),
         });
-        for (at, ports, count) in [
-            (1, &self.ports.payload, expected.len() + fp8),
-            (2, &self.ports.scale, expected.len() - fp8),
-            (3, &self.ports.tag, expected.len()),
-        ] {
+        let outputs = match &self.ports.outputs {
+            Outputs::Blocks(blocks) => vec![(blocks, expected.len())],
+            Outputs::Packed([payload, scale, tag]) => vec![
+                (payload, expected.len() + fp8),
+                (scale, expected.len() - fp8),
+                (tag, expected.len()),
+            ],
+        };
+        for (at, (ports, count)) in outputs.into_iter().enumerate() {
             job.outputs.push(OutputStream {
                 ports: ports.clone(),
                 expected: count,
-                stall: stall(at),
+                stall: stall(at + 1),
                 collected: Vec::new(),
             });
         }
@@ -493,12 +558,33 @@ fn expected(batch: &Batch) -> Vec<StreamedBlock> {
         .collect()
 }
 
+/// The blocks that came, as far as they are whole.
+fn streamed(job: &StreamJob) -> Vec<StreamedBlock> {
+    match job.outputs.as_slice() {
+        [blocks] => whole(blocks),
+        [payload, scale, tag] => packed(payload, scale, tag),
+        _ => Vec::new(),
+    }
+}
+
+/// The blocks of a stream of blocks. The scale of an FP8 block has no meaning.
+fn whole(blocks: &OutputStream) -> Vec<StreamedBlock> {
+    let beats = blocks.collected.as_chunks::<5>().0.iter();
+    beats
+        .map(|&[fp8, scale, low, high, last]| StreamedBlock {
+            packed: PackedBlock {
+                tag: fp8 == 1,
+                scale: if fp8 == 1 { 0 } else { scale as u8 },
+                payload: u128::from(low) | u128::from(high) << 64,
+            },
+            last: last == 1,
+        })
+        .collect()
+}
+
 /// Puts the three streams back together, as long as each has what the tags ask for. A `last` that the streams disagree on
 /// makes a block that equals none.
-fn streamed(job: &StreamJob) -> Vec<StreamedBlock> {
-    let [payload, scale, tag] = job.outputs.as_slice() else {
-        return Vec::new();
-    };
+fn packed(payload: &OutputStream, scale: &OutputStream, tag: &OutputStream) -> Vec<StreamedBlock> {
     let beats = |stream: &OutputStream| {
         stream
             .collected

@@ -55,7 +55,9 @@ fn tensor(rng: &mut ChaCha8Rng, rows: usize, k: usize, fp8_share: f64, nan: f64)
                 // What lies behind the row's end is zero.
                 let padding = (k - 1) % 16 + 1;
                 match &mut block {
-                    Block::Fp4 { elements, .. } => elements[padding..].fill(E2m1::from_low_nibble(0)),
+                    Block::Fp4 { elements, .. } => {
+                        elements[padding..].fill(E2m1::from_low_nibble(0))
+                    }
                     Block::Fp8 { elements } => elements[padding..].fill(E4m3::from_bits(0)),
                 }
             }
@@ -138,7 +140,9 @@ fn random_jobs(config: ArrayConfig, stalls: Stalls, count: usize, seed: u64) {
                     packed = acts.clone();
                     3
                 }
-                (1, _, Some((t, features, values))) if *features <= 256 && t * features.div_ceil(16) <= 64 => {
+                (1, _, Some((t, features, values)))
+                    if *features <= 256 && t * features.div_ceil(16) <= 64 =>
+                {
                     (tokens, k) = (*t, *features);
                     let q = random_quantizer(&mut rng, k);
                     packed = quantized(&q, values);
@@ -162,43 +166,83 @@ fn random_jobs(config: ArrayConfig, stalls: Stalls, count: usize, seed: u64) {
                 }
             };
             let share = [0.0, 0.3, 0.5, 1.0][rng.random_range(0..4)];
-            let features = if rng.random_bool(0.1) { 0 } else { rng.random_range(1..40) };
+            let features = if rng.random_bool(0.1) {
+                0
+            } else {
+                rng.random_range(1..40)
+            };
             let weights = (features > 0).then(|| tensor(&mut rng, features, k, share, 0.005));
-            let fits = tokens.next_multiple_of(config.cols) * features.next_multiple_of(16) <= config.result_elements;
+            let fits = tokens.next_multiple_of(config.cols) * features.next_multiple_of(16)
+                <= config.result_elements;
             let sink = match rng.random_range(0..4) {
                 0 => Sink::Raw,
                 1 if fits => Sink::Memory,
                 _ => Sink::Stream,
             };
             let output_scale = OutputScale::new(rng.random_range(-0.01..0.01)).unwrap();
-            let align = (rng.random_range(0..2), rng.random_range(0..8), rng.random_range(0..64));
+            let align = (
+                rng.random_range(0..2),
+                rng.random_range(0..8),
+                rng.random_range(0..64),
+            );
             let send_packed = (source == 1 || source == 2) && rng.random_bool(0.5);
             next_acts = Some(packed.clone());
             if let (Sink::Memory, Some(weights)) = (sink, &weights) {
                 let values = matmul_integer(weights, &packed).requantized(output_scale);
                 next_kept = Some((tokens, features, values));
             }
-            owned.push((packed, quantizer, x, weights, source, tokens, k, sink, output_scale, align, send_packed));
+            owned.push((
+                packed,
+                quantizer,
+                x,
+                weights,
+                source,
+                tokens,
+                k,
+                sink,
+                output_scale,
+                align,
+                send_packed,
+            ));
         }
         let jobs: Vec<Job<'_>> = owned
             .iter()
-            .map(|(packed, quantizer, x, weights, source, tokens, k, sink, output_scale, align, send_packed)| Job {
-                tokens: *tokens,
-                k: *k,
-                source: match source {
-                    0 => Source::Packed(packed),
-                    1 => Source::Elements { x, quantizer: quantizer.as_ref().unwrap() },
-                    2 => Source::Results(quantizer.as_ref().unwrap()),
-                    _ => Source::Reuse,
+            .map(
+                |(
+                    packed,
+                    quantizer,
+                    x,
+                    weights,
+                    source,
+                    tokens,
+                    k,
+                    sink,
+                    output_scale,
+                    align,
+                    send_packed,
+                )| Job {
+                    tokens: *tokens,
+                    k: *k,
+                    source: match source {
+                        0 => Source::Packed(packed),
+                        1 => Source::Elements {
+                            x,
+                            quantizer: quantizer.as_ref().unwrap(),
+                        },
+                        2 => Source::Results(quantizer.as_ref().unwrap()),
+                        _ => Source::Reuse,
+                    },
+                    weights: weights.as_ref(),
+                    output_scale: *output_scale,
+                    sink: *sink,
+                    send_packed: *send_packed,
+                    align: *align,
                 },
-                weights: weights.as_ref(),
-                output_scale: *output_scale,
-                sink: *sink,
-                send_packed: *send_packed,
-                align: *align,
-            })
+            )
             .collect();
-        bench.run(&jobs).unwrap_or_else(|error| panic!("{error}\n{jobs:#?}"));
+        bench
+            .run(&jobs)
+            .unwrap_or_else(|error| panic!("{error}\n{jobs:#?}"));
 
         let words = bench.take_results();
         let mut rest = words.as_slice();
@@ -206,7 +250,11 @@ fn random_jobs(config: ArrayConfig, stalls: Stalls, count: usize, seed: u64) {
         let mut packed_at = [0; 3];
         for (job, (packed, ..)) in jobs.iter().zip(&owned) {
             let streamed = job.streamed_results();
-            let count = if job.sink == Sink::Raw { streamed } else { streamed.div_ceil(4) };
+            let count = if job.sink == Sink::Raw {
+                streamed
+            } else {
+                streamed.div_ceil(4)
+            };
             let (mine, others) = rest.split_at(count);
             rest = others;
             for (i, word) in mine.iter().enumerate() {
@@ -217,13 +265,19 @@ fn random_jobs(config: ArrayConfig, stalls: Stalls, count: usize, seed: u64) {
                 results += streamed;
             }
             if let Some(weights) = job.weights {
-                steps += weights.rows().div_ceil(config.rows) * job.tokens.div_ceil(config.cols) * packed.row_blocks();
+                steps += weights.rows().div_ceil(config.rows)
+                    * job.tokens.div_ceil(config.cols)
+                    * packed.row_blocks();
             }
             if job.send_packed {
                 for (stream, expected) in packed_words(packed).into_iter().enumerate() {
                     let at = packed_at[stream];
                     let mine = &packed_out[stream][at..at + expected.len()];
-                    assert_eq!(mine.iter().map(|word| word.data).collect::<Vec<_>>(), expected, "stream {stream}");
+                    assert_eq!(
+                        mine.iter().map(|word| word.data).collect::<Vec<_>>(),
+                        expected,
+                        "stream {stream}"
+                    );
                     packed_at[stream] += expected.len();
                 }
             }
@@ -239,13 +293,31 @@ fn random_jobs(config: ArrayConfig, stalls: Stalls, count: usize, seed: u64) {
     assert_eq!(bench.read(place::JOBS_DONE).unwrap(), jobs_done as u32);
     let counters = bench.counters().unwrap();
     assert_eq!(counters.get(place::STEPS), steps as u64);
-    assert_eq!(bench.read(place::STATUS).unwrap() & 0x10, 0, "the streams of the array disagreed");
+    assert_eq!(
+        bench.read(place::STATUS).unwrap() & 0x10,
+        0,
+        "the streams of the array disagreed"
+    );
 }
 
 #[test]
 fn random_jobs_give_the_golden_results() {
     random_jobs(config(2, 3, 1), Stalls::default(), 40, 1);
-    random_jobs(config(2, 3, 2), Stalls { inputs: 60, outputs: 90, seed: 7 }, 40, 2);
+    let parallel = ArrayConfig {
+        quantizer_lanes: 16,
+        pipeline: 5,
+        ..config(2, 3, 2)
+    };
+    random_jobs(
+        parallel,
+        Stalls {
+            inputs: 60,
+            outputs: 90,
+            seed: 7,
+        },
+        40,
+        2,
+    );
 }
 
 #[test]
@@ -267,10 +339,26 @@ fn bad_jobs_are_refused_and_leave_nothing_behind() {
         (place::FEATURES, 65536, JobError::Features),
         (place::BLOCKS, 0, JobError::Blocks),
         (place::BLOCKS, 17, JobError::Blocks),
-        (place::OUTPUT_SCALE, f32::NAN.to_bits(), JobError::OutputScale),
-        (place::OUTPUT_SCALE, 2f32.powi(61).to_bits(), JobError::OutputScale),
-        (place::OUTPUT_SCALE, 2f32.powi(60).to_bits() + 1, JobError::OutputScale),
-        (place::OUTPUT_SCALE, 2f32.powi(-60).to_bits() - 1, JobError::OutputScale),
+        (
+            place::OUTPUT_SCALE,
+            f32::NAN.to_bits(),
+            JobError::OutputScale,
+        ),
+        (
+            place::OUTPUT_SCALE,
+            2f32.powi(61).to_bits(),
+            JobError::OutputScale,
+        ),
+        (
+            place::OUTPUT_SCALE,
+            2f32.powi(60).to_bits() + 1,
+            JobError::OutputScale,
+        ),
+        (
+            place::OUTPUT_SCALE,
+            2f32.powi(-60).to_bits() - 1,
+            JobError::OutputScale,
+        ),
         (place::OUTPUT_SCALE, 1, JobError::OutputScale),
         (place::FLAGS, 3 << 2, JobError::Flags),
         (place::FLAGS, 1 << 4, JobError::Flags),
@@ -293,20 +381,34 @@ fn bad_jobs_are_refused_and_leave_nothing_behind() {
     }
     bench.write(place::FLAGS, 1).unwrap();
     bench.write(place::TOKENS, 2).unwrap();
-    bench.write(place::INPUT_SCALE, f32::INFINITY.to_bits()).unwrap();
-    assert!(matches!(bench.start(), Err(AcceleratorError::Refused { code }) if code == JobError::InputScale as u32));
+    bench
+        .write(place::INPUT_SCALE, f32::INFINITY.to_bits())
+        .unwrap();
+    assert!(
+        matches!(bench.start(), Err(AcceleratorError::Refused { code }) if code == JobError::InputScale as u32)
+    );
     for (place, value) in good {
         bench.write(place, value).unwrap();
     }
     bench.write(place::FEATURES, 600).unwrap();
     bench.write(place::FLAGS, 2 << 2).unwrap();
-    assert!(matches!(bench.start(), Err(AcceleratorError::Refused { code }) if code == JobError::ResultCapacity as u32));
+    assert!(
+        matches!(bench.start(), Err(AcceleratorError::Refused { code }) if code == JobError::ResultCapacity as u32)
+    );
 
     // Addresses without a register, registers that are only read, byte strobes.
-    assert!(matches!(bench.read_address(0xFC), Err(AcceleratorError::Bus { address: 0xFC })));
-    assert!(matches!(bench.write(place::ID, 1), Err(AcceleratorError::Bus { .. })));
+    assert!(matches!(
+        bench.read_address(0xFC),
+        Err(AcceleratorError::Bus { address: 0xFC })
+    ));
+    assert!(matches!(
+        bench.write(place::ID, 1),
+        Err(AcceleratorError::Bus { .. })
+    ));
     bench.write(place::TOKENS, 0x1234_5678).unwrap();
-    bench.write_bytes(4 * place::TOKENS as u32, 0xAABB_CCDD, 0b0110).unwrap();
+    bench
+        .write_bytes(4 * place::TOKENS as u32, 0xAABB_CCDD, 0b0110)
+        .unwrap();
     assert_eq!(bench.read(place::TOKENS).unwrap(), 0x12BB_CC78);
 
     // And then a good job.
@@ -337,7 +439,14 @@ fn bad_jobs_are_refused_and_leave_nothing_behind() {
 /// Reset, or abort, in the middle of a job at many different times; the next job must not notice.
 fn interrupted(abort: bool) {
     let config = config(2, 2, 2);
-    let mut bench = bench(config, Stalls { inputs: 40, outputs: 40, seed: 11 });
+    let mut bench = bench(
+        config,
+        Stalls {
+            inputs: 40,
+            outputs: 40,
+            seed: 11,
+        },
+    );
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     for after in (0..400).step_by(7) {
         let k = 50;
@@ -348,7 +457,10 @@ fn interrupted(abort: bool) {
         let job = Job {
             tokens: 5,
             k,
-            source: Source::Elements { x: &x, quantizer: &q },
+            source: Source::Elements {
+                x: &x,
+                quantizer: &q,
+            },
             weights: Some(&weights),
             output_scale: OutputScale::new(0.5).unwrap(),
             sink: Sink::Stream,
@@ -373,7 +485,11 @@ fn interrupted(abort: bool) {
         assert_eq!(bench.read(place::STATUS).unwrap() & 7, 0);
         bench.run(std::slice::from_ref(&job)).unwrap();
         let words = bench.take_results();
-        assert_eq!(bench.arrange(&job, &words), expected(&job, &acts), "interrupted after {after} cycles");
+        assert_eq!(
+            bench.arrange(&job, &words),
+            expected(&job, &acts),
+            "interrupted after {after} cycles"
+        );
         let packed: Vec<Vec<u64>> = bench
             .take_packed()
             .into_iter()

@@ -7,12 +7,13 @@ mod common;
 use std::sync::OnceLock;
 
 use common::{changed, full, verilator};
+use golden::format::BLOCK;
 use golden::packed::{PackedTensor, TensorScale};
 use golden::requantize::OutputScale;
 use hdl::build::{emit_core, simulated_core};
 use hdl::config::ArrayConfig;
 use hdl::emit::{EmitOptions, emit};
-use hdl::quantizer::ActQuantizer;
+use hdl::quantizer::{ActQuantizer, emit_alone};
 use hdl::sim::Model;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -189,6 +190,39 @@ fn the_quantization_unit_agrees_bit_for_bit_under_any_stalls() {
     }
 }
 
+/// Each build of the unit alone, with its blocks as they are.
+#[test]
+fn both_builds_of_the_quantization_unit_agree_bit_for_bit_under_any_stalls() {
+    let full = full("a million blocks through each build of the quantization unit");
+    for lanes in [1, BLOCK] {
+        let bundle = emit_alone(lanes).unwrap_or_else(|error| panic!("{error}"));
+        let blocks = match (full, lanes) {
+            (true, _) => 250_000,
+            (false, 1) => 5_000,
+            (false, _) => 20_000,
+        };
+        for (seed, stalls) in [[0; 4], [90, 0, 0, 0], [0, 240, 0, 0], [100, 100, 0, 0]]
+            .into_iter()
+            .enumerate()
+        {
+            let report = quantizer(&Design::from(&bundle))
+                .stalls(stalls)
+                .random(blocks, 40 + seed as u64, |_| {})
+                .unwrap_or_else(|error| panic!("{lanes} lanes, {stalls:?}: {error}"));
+            eprint!("{lanes} lanes, {stalls:?}: {report}");
+            assert!(report.passed(), "{lanes} lanes, {stalls:?}: {report}");
+            let coverage = report.coverage;
+            assert!(coverage.score_equals_threshold > 0 && coverage.zero_scale > 0);
+            assert!(coverage.nan_blocks > 0 && coverage.padded_rows > 0);
+            if stalls == [0; 4] {
+                // Whole blocks follow each other without a gap; between batches the unit runs empty.
+                let beats = if lanes == 1 { 16 } else { 1 };
+                assert!(report.cycles < report.vectors * beats * 5 / 4, "{report}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_quantization_unit_of_a_core_is_found_beside_its_array() {
     let report = quantizer(small_core())
@@ -231,6 +265,30 @@ fn mutated(file: &str, from: &str, to: &str) -> Design {
         .unwrap_or_else(|| panic!("no {file}"));
     source.text = changed(&source.text, from, to);
     design
+}
+
+#[test]
+fn a_bug_put_into_the_quantization_unit_is_caught_and_shrunk() {
+    let bundle = emit_alone(1).unwrap_or_else(|error| panic!("{error}"));
+    let mut design = Design::from(&bundle);
+    let square = design
+        .sources
+        .iter_mut()
+        .find(|source| source.name == "fgmp_error_square.v")
+        .unwrap_or_else(|| panic!("no table of squares"));
+    // 15 squared is 226: only a block whose score is the threshold can tell.
+    square.text = changed(
+        &square.text,
+        "default: low_square = 14'd225;",
+        "default: low_square = 14'd226;",
+    );
+    let report = quantizer(&design)
+        .random(6_000, 3, |_| {})
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(report.mismatches > 0);
+    let first = report.first_mismatch.expect("there is a first mismatch");
+    assert_eq!(first.smallest_case, 1, "{}", first.description);
+    assert_ne!(first.expected, first.actual, "{}", first.description);
 }
 
 #[test]

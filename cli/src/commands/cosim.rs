@@ -78,6 +78,9 @@ impl Layers {
 
 /// Runs the command.
 pub fn run(arguments: &Cosim, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
+    if arguments.top {
+        return super::cosim_top::run(arguments, seed, output);
+    }
     let config = arguments.array.config()?;
     if let Some(file) = &arguments.trace {
         check_writable(file)?;

@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod cosim;
+pub mod cosim_top;
 pub mod demo;
 pub mod dequantize;
 pub mod emit;

@@ -6,6 +6,8 @@ use std::time::Instant;
 use anyhow::bail;
 use hdl::build::{PREFIX, emit_core};
 use hdl::config::ArrayConfig;
+use hdl::emit::Bundle;
+use hdl::quantizer::emit_alone;
 use serde::Serialize;
 use synth::yosys::{Hierarchy, Mapping, Multipliers, SynthReport, Target, cells};
 
@@ -30,10 +32,16 @@ pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
         TargetName::Ecp5 => Target::Ecp5,
         TargetName::Gowin => Target::Gowin,
     };
-    let bundle = emit_core(config)?;
+    let core = emit_core(config)?;
     // `pe` is as good as `fgmp_pe`.
     let prefixed = format!("{PREFIX}{}", arguments.module);
-    let named = |name: &str| bundle.modules.iter().any(|module| module.name == name);
+    let holds = |bundle: &Bundle, name: &str| bundle.modules.iter().any(|it| it.name == name);
+    // The core holds the serial quantization unit; the other build stands alone.
+    let unit = emit_alone(config.quantizer_lanes)?;
+    let in_core = holds(&core, &arguments.module) || holds(&core, &prefixed);
+    let in_unit = holds(&unit, &arguments.module) || holds(&unit, &prefixed);
+    let bundle = if in_unit && !in_core { unit } else { core };
+    let named = |name: &str| holds(&bundle, name);
     let module = match (named(&arguments.module), named(&prefixed)) {
         (true, _) => arguments.module.clone(),
         (false, true) => prefixed,
@@ -106,7 +114,7 @@ pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
 }
 
 /// How often each module occurs below a top.
-fn instance_counts(bundle: &hdl::emit::Bundle, top: &str) -> BTreeMap<String, u64> {
+fn instance_counts(bundle: &Bundle, top: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::from([(top.to_owned(), 1)]);
     // The top stands last and leaves first, so going backwards every parent is counted before its children.
     for module in bundle.modules.iter().rev() {

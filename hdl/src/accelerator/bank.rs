@@ -157,8 +157,7 @@ impl Logic for PackedBank {
         self.low_word.next = self.write_block.val().get_bits::<64>(0);
         self.high_word.next = self.write_block.val().get_bits::<64>(64);
         self.even.write.next = self.write.val() && (!self.write_odd.val() || self.write_fp8.val());
-        self.even.write_address.next =
-            self.write_offset.val() + ((self.write_word.val() + 1) >> 1);
+        self.even.write_address.next = self.write_offset.val() + ((self.write_word.val() + 1) >> 1);
         self.odd.write.next = self.write.val() && (self.write_odd.val() || self.write_fp8.val());
         self.odd.write_address.next = self.write_offset.val() + (self.write_word.val() >> 1);
         self.even.write_data.next = self.low_word.val();
@@ -201,9 +200,11 @@ impl Logic for PackedBank {
             self.word.next = 0.into();
             self.scale.next = 0.into();
         }
-        self.even.read.next = self.read_block.val() && (!self.word.val().get_bit(0) || self.fp8.val());
+        self.even.read.next =
+            self.read_block.val() && (!self.word.val().get_bit(0) || self.fp8.val());
         self.even.read_address.next = self.block_offset.val() + ((self.word.val() + 1) >> 1);
-        self.odd.read.next = self.read_block.val() && (self.word.val().get_bit(0) || self.fp8.val());
+        self.odd.read.next =
+            self.read_block.val() && (self.word.val().get_bit(0) || self.fp8.val());
         self.odd.read_address.next = self.block_offset.val() + (self.word.val() >> 1);
         self.scales.read.next = self.read_block.val() && !self.fp8.val();
         self.scales.read_address.next = self.block_offset.val() + self.scale.val();

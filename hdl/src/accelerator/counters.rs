@@ -112,14 +112,7 @@ impl PairCounter {
 impl Logic for PairCounter {
     fn update(&mut self) {
         registers!(self, clock, reset, stepped);
-        data_registers!(
-            self,
-            clock,
-            weights_fp8,
-            weights_fp4,
-            acts_fp8,
-            acts_fp4
-        );
+        data_registers!(self, clock, weights_fp8, weights_fp4, acts_fp8, acts_fp4);
         self.weights.next = 0.into();
         for r in 0..self._rows {
             self.weights.next =

@@ -208,7 +208,8 @@ impl Logic for WeightLoader {
         } else if self.active.q.val() && self.more_rows.val() {
             self.reader.left.next = 1.into();
         }
-        self.reader.block_ready.next = self.active.q.val() && self.row_exists.val() && self.room.val();
+        self.reader.block_ready.next =
+            self.active.q.val() && self.row_exists.val() && self.room.val();
         self.take.next = self.reader.block_valid.val()
             && self.active.q.val()
             && self.row_exists.val()
@@ -224,8 +225,7 @@ impl Logic for WeightLoader {
         // A port may have no row in the last tile.
         self.tile_end.next = (self.row_end.val() && !self.next_in_tile.val())
             || (self.active.q.val() && !self.row_exists.val() && self.room.val());
-        self.job_done.next =
-            self.nothing.val() || (self.tile_end.val() && !self.more_tiles.val());
+        self.job_done.next = self.nothing.val() || (self.tile_end.val() && !self.more_tiles.val());
         if self.take.val() {
             self.blocks_left.d.next = self.blocks_left.q.val() - 1;
             self.row_started.d.next = true;

@@ -456,8 +456,7 @@ impl Logic for JobQueue {
         self.tile_elements.a.next = self.blocks_of_results.val() << 4;
         self.tile_elements.b.next = self.cols.val();
         self.result_after.next = self.result_sum.q.val() + self.tile_elements.p.val();
-        self.act_fits.next =
-            self.act_after.val() <= self.act_limit.val() || !self.loads_new.val();
+        self.act_fits.next = self.act_after.val() <= self.act_limit.val() || !self.loads_new.val();
         self.result_fits.next = (self.result_after.val() <= self.result_limit.val()
             && !self.features_up.val().get_bits::<4>(16).any())
             || !self.to_memory.val();

@@ -113,14 +113,15 @@ impl Logic for BlockReader {
             && (self.fp8.val() || self.has_scale.val());
         self.block_valid.next = self.valid.val();
         self.take.next = self.valid.val() && self.block_ready.val();
-        self.fp8_parts.next = bit_cast::<BLOCK_BITS, 8>(self.scales.q.val().get_bits::<8>(0)) << 128;
+        self.fp8_parts.next =
+            bit_cast::<BLOCK_BITS, 8>(self.scales.q.val().get_bits::<8>(0)) << 128;
         if self.fp8.val() {
             self.fp8_parts.next =
                 (bit_cast::<BLOCK_BITS, 64>(self.words.q.val().get_bits::<64>(64)) << 64)
                     | (bit_cast::<BLOCK_BITS, 1>(self.fp8.val().into()) << 136);
         }
-        self.block.next = bit_cast::<BLOCK_BITS, 64>(self.words.q.val().get_bits::<64>(0))
-            | self.fp8_parts.val();
+        self.block.next =
+            bit_cast::<BLOCK_BITS, 64>(self.words.q.val().get_bits::<64>(0)) | self.fp8_parts.val();
 
         // What will be in front in the next cycle.
         self.left_after.next = self.left.val();
@@ -129,8 +130,7 @@ impl Logic for BlockReader {
         if self.take.val() {
             // Of three or more, two or more are left, which is all that counts here.
             self.left_after.next = self.left.val() - 1;
-            self.next_known.next =
-                self.tag_count.q.val() > 1 && self.left.val().get_bit(1);
+            self.next_known.next = self.tag_count.q.val() > 1 && self.left.val().get_bit(1);
             self.next_fp8.next = self.tags.q.val().get_bit(1);
         }
         self.next_tag.next = self.next_known.val() && self.next_fp8.val();
@@ -168,8 +168,8 @@ impl Logic for BlockReader {
             }
             self.words.d.next = self.arriving.val();
             if self.count_after.val().any() {
-                self.words.d.next =
-                    (self.arriving.val() << 64) | bit_cast::<192, 64>(self.words_after.val().get_bits::<64>(0));
+                self.words.d.next = (self.arriving.val() << 64)
+                    | bit_cast::<192, 64>(self.words_after.val().get_bits::<64>(0));
             }
         }
 
@@ -205,9 +205,8 @@ impl Logic for BlockReader {
             self.tags_after.next = self.tags.q.val() >> 1;
             self.tag_count_after.next = self.tag_count.q.val() - 1;
         }
-        self.accept_tag.next = !self.start.val()
-            && !self.tag_count_after.val().any()
-            && self.left_after.val().any();
+        self.accept_tag.next =
+            !self.start.val() && !self.tag_count_after.val().any() && self.left_after.val().any();
         self.tag_ready.next = self.accept_tag.val();
         self.tags.d.next = self.tags_after.val();
         self.tag_count.d.next = self.tag_count_after.val();

@@ -153,9 +153,10 @@ register_table! {
     SENSITIVITY_DATA WriteOnly "Four UE4M3 codes, the first channel lowest; the address then counts up" [];
     CYCLES_BUSY ReadOnly "Counter: cycles with a job outstanding" [];
     STEPS ReadOnly "Counter: cycles in which the array took a block pair for each of its elements" [];
-    WAITS_WEIGHTS ReadOnly "Counter: cycles of a job under way that waited for weights" [];
-    WAITS_ACTS ReadOnly "Counter: cycles of a job under way that waited for activations" [];
-    WAITS_RESULTS ReadOnly "Counter: cycles of a job under way that waited for results to leave" [];
+    FILLS ReadOnly "Counter: cycles of a job under way before its first step" [];
+    WAITS_WEIGHTS ReadOnly "Counter: cycles between a job's first and last step that waited for weights" [];
+    WAITS_ACTS ReadOnly "Counter: cycles between a job's first and last step that waited for activations" [];
+    WAITS_RESULTS ReadOnly "Counter: cycles between a job's first and last step that waited for results to leave" [];
     PAIRS_FP4_FP4 ReadOnly "Counter: block pairs, weight FP4, activation FP4" [];
     PAIRS_FP4_FP8 ReadOnly "Counter: block pairs, weight FP4, activation FP8" [];
     PAIRS_FP8_FP4 ReadOnly "Counter: block pairs, weight FP8, activation FP4" [];
@@ -315,7 +316,12 @@ Byte strobes are honoured. This page is generated from the table in `hdl::accele
     }
     text.push_str("\nCounters have 32 bits and wrap.\n\n## Error codes\n\n| `ERROR` | name | the job was refused because |\n|---|---|---|\n");
     for (error, doc) in JobError::ALL {
-        let _ = writeln!(text, "| {} | `{}` | {doc} |", *error as u32, upper(error.name()));
+        let _ = writeln!(
+            text,
+            "| {} | `{}` | {doc} |",
+            *error as u32,
+            upper(error.name())
+        );
     }
     text
 }
@@ -565,7 +571,7 @@ mod tests {
         }
         assert!(COUNT <= 64);
         assert_eq!(REGISTERS[place::TOKENS].name, "TOKENS");
-        assert_eq!(COUNTERS, 17);
+        assert_eq!(COUNTERS, 18);
     }
 
     #[test]

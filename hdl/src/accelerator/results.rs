@@ -286,8 +286,8 @@ impl<const ACC: usize> Logic for ResultWriter<ACC> {
         self.rows_used.next = self.tile.val().get_bits::<7>(0);
         self.cols_used.next = self.tile.val().get_bits::<7>(7);
         self.job_last.next = self.tile.val().get_bit(15);
-        self.in_matrix.next = self.row.q.val() < self.rows_used.val()
-            && self.col.q.val() < self.cols_used.val();
+        self.in_matrix.next =
+            self.row.q.val() < self.rows_used.val() && self.col.q.val() < self.cols_used.val();
         self.final_one.next = self.job_last.val()
             && self.row.q.val() + 1 == self.rows_used.val()
             && self.col.q.val() + 1 == self.cols_used.val();
@@ -370,8 +370,7 @@ impl<const ACC: usize> Logic for ResultWriter<ACC> {
         self.tile_stride.a.next = self.stride.val();
         self.tile_stride.b.next = self.cols.val();
         self.write.next = self.take.val() && self.in_matrix.val() && self.to_memory.val();
-        self.write_address.next =
-            self.column.val() + bit_cast::<16, 7>(self.row.q.val());
+        self.write_address.next = self.column.val() + bit_cast::<16, 7>(self.row.q.val());
         self.write_data.next = self.data.val();
         if self.take.val() && self.to_memory.val() {
             self.job_started.d.next = true;

@@ -71,6 +71,8 @@ pub struct Sequencer {
 
     /// A job is under way and a step was asked for.
     pub issued: Signal<Out, Bit>,
+    /// None was, nor has been before: memories and quantizer fill.
+    pub fills: Signal<Out, Bit>,
     /// None was, because the array waits for its results to leave.
     pub waits_results: Signal<Out, Bit>,
     /// None was, because the weight tile is not there.
@@ -79,6 +81,7 @@ pub struct Sequencer {
     pub waits_acts: Signal<Out, Bit>,
 
     active: Register<Bit>,
+    begun: DataRegister<Bit>,
     slot: DataRegister<Bit>,
     acts: DataRegister<Bit>,
     half: Register<Bit>,
@@ -158,6 +161,8 @@ impl Sequencer {
             freed: Default::default(),
             freed_half: Default::default(),
             issued: Default::default(),
+            fills: Default::default(),
+            begun: Default::default(),
             waits_results: Default::default(),
             waits_weights: Default::default(),
             waits_acts: Default::default(),
@@ -216,6 +221,7 @@ impl Logic for Sequencer {
         data_registers!(
             self,
             clock,
+            begun,
             slot,
             acts,
             blocks_left,
@@ -249,10 +255,14 @@ impl Logic for Sequencer {
             && self.weights_there.val()
             && self.acts_there.val();
         self.issued.next = self.issue.val();
-        self.waits_results.next = self.active.q.val() && !self.advance.val();
-        self.waits_weights.next =
-            self.active.q.val() && self.advance.val() && !self.weights_there.val();
+        self.fills.next = self.active.q.val() && !self.issue.val() && !self.begun.q.val();
+        self.waits_results.next = self.active.q.val() && self.begun.q.val() && !self.advance.val();
+        self.waits_weights.next = self.active.q.val()
+            && self.begun.q.val()
+            && self.advance.val()
+            && !self.weights_there.val();
         self.waits_acts.next = self.active.q.val()
+            && self.begun.q.val()
             && self.advance.val()
             && self.weights_there.val()
             && !self.acts_there.val();
@@ -285,6 +295,7 @@ impl Logic for Sequencer {
         self.weight_half.next = self.half.q.val();
         self.act_half.next = self.acts.q.val();
         if self.issue.val() {
+            self.begun.d.next = true;
             self.blocks_left.d.next = self.blocks_left.q.val() - 1;
             self.weight_at.d.next = self.weight_at.q.val() + 1;
             self.act_at.d.next = self.act_at.q.val() + 1;
@@ -312,6 +323,7 @@ impl Logic for Sequencer {
             && self.act_complete.val();
         if self.job_valid.val() && !self.active.q.val() && !self.load_only.val() {
             self.active.d.next = true;
+            self.begun.d.next = false;
             self.slot.d.next = self.job_slot.val();
             self.acts.d.next = self.job_act_half.val();
             self.blocks_left.d.next = self.blocks.val();

@@ -2,11 +2,11 @@
 
 use super::bank::PackedBank;
 use super::counters::{Counters, PairCounter};
-use super::feed::ElementFeed;
+use super::feed::{BlockFeed, ElementFeed};
 use super::loader::{ActLoader, WeightLoader};
 use super::queue::{JobQueue, Limits};
 use super::reader::BlockReader;
-use super::registers::{AXIL_ADDRESS, FIRST_COUNTER, COUNTERS, ID, RegisterFile, VERSION, place};
+use super::registers::{AXIL_ADDRESS, COUNTERS, FIRST_COUNTER, ID, RegisterFile, VERSION, place};
 use super::results::{OutputFifo, ResultWriter};
 use super::sequencer::Sequencer;
 use super::writer::PackedWriter;
@@ -14,7 +14,8 @@ use crate::array::PeArray;
 use crate::config::ArrayConfig;
 use crate::decoder::BLOCK_BITS;
 use crate::prelude::*;
-use crate::quantizer::SerialQuantizer;
+use crate::quantizer::{ParallelQuantizer, SerialQuantizer};
+use golden::format::BLOCK;
 
 /// The complete accelerator.
 ///
@@ -101,8 +102,8 @@ pub struct Accelerator<const ACC: usize> {
     pub s_axis_x_tvalid: Signal<In, Bit>,
     /// It is taken.
     pub s_axis_x_tready: Signal<Out, Bit>,
-    /// Elements, the first lowest: four, or sixteen with the parallel quantizer.
-    pub s_axis_x_tdata: Signal<In, Bits<64>>,
+    /// A block of sixteen elements, the first lowest.
+    pub s_axis_x_tdata: Signal<In, Bits<256>>,
     /// Results: word is valid.
     pub m_axis_out_tvalid: Signal<Out, Bit>,
     /// It is taken.
@@ -143,8 +144,10 @@ pub struct Accelerator<const ACC: usize> {
     weight_loader: Vec<WeightLoader>,
     weights: Vec<PackedBank>,
     act_reader: BlockReader,
-    feed: ElementFeed,
-    quantizer: SerialQuantizer,
+    element_feed: Vec<ElementFeed>,
+    serial: Vec<SerialQuantizer>,
+    block_feed: Vec<BlockFeed>,
+    parallel: Vec<ParallelQuantizer>,
     act_loader: ActLoader,
     acts: Vec<PackedBank>,
     sequencer: Sequencer,
@@ -184,6 +187,17 @@ pub struct Accelerator<const ACC: usize> {
     bad_act: Signal<Local, Bit>,
     bad_weights: Signal<Local, Bit>,
     flush: Signal<Local, Bit>,
+    chain_features: Signal<Local, Bits<16>>,
+    input_scale: Signal<Local, Bits<32>>,
+    threshold: Signal<Local, Bits<64>>,
+    feed_valid: Signal<Local, Bit>,
+    feed_done: Signal<Local, Bit>,
+    x_taken: Signal<Local, Bit>,
+    block_wanted: Signal<Local, Bit>,
+    quantized_valid: Signal<Local, Bit>,
+    quantized_fp8: Signal<Local, Bit>,
+    quantized_scale: Signal<Local, Bits<8>>,
+    quantized_payload: Signal<Local, Bits<128>>,
     irq_clear_done: Signal<Local, Bit>,
     irq_clear_error: Signal<Local, Bit>,
     act_flags: Signal<Local, Bits<6>>,
@@ -205,6 +219,8 @@ pub struct Accelerator<const ACC: usize> {
     _cols: usize,
     _ports: usize,
     _turns: usize,
+    _serial: usize,
+    _parallel: usize,
 }
 
 impl<const ACC: usize> Accelerator<ACC> {
@@ -212,11 +228,22 @@ impl<const ACC: usize> Accelerator<ACC> {
     #[must_use]
     pub fn new(config: ArrayConfig) -> Self {
         let limits = Limits {
-            blocks: config.weight_blocks.min(config.max_k / golden::format::BLOCK),
+            blocks: config
+                .weight_blocks
+                .min(config.max_k / golden::format::BLOCK),
             act_blocks: config.act_blocks,
             result_elements: config.result_elements,
         };
-        let array_info = (config.rows | config.cols << 8 | config.weight_ports << 16 | 1 << 24) as u64;
+        let array_info = (config.rows
+            | config.cols << 8
+            | config.weight_ports << 16
+            | config.quantizer_lanes << 24) as u64;
+        // One of the two builds of the quantizer.
+        let (serial, parallel) = if config.quantizer_lanes == 1 {
+            (1, 0)
+        } else {
+            (0, 1)
+        };
         let memory_info = (config.weight_blocks | config.act_blocks << 16) as u64;
         Self {
             clock: Default::default(),
@@ -239,15 +266,33 @@ impl<const ACC: usize> Accelerator<ACC> {
             s_axil_rdata: Default::default(),
             s_axil_rresp: Default::default(),
             irq: Default::default(),
-            s_axis_weight_payload_tvalid: (0..config.weight_ports).map(|_| Default::default()).collect(),
-            s_axis_weight_payload_tready: (0..config.weight_ports).map(|_| Default::default()).collect(),
-            s_axis_weight_payload_tdata: (0..config.weight_ports).map(|_| Default::default()).collect(),
-            s_axis_weight_scale_tvalid: (0..config.weight_ports).map(|_| Default::default()).collect(),
-            s_axis_weight_scale_tready: (0..config.weight_ports).map(|_| Default::default()).collect(),
-            s_axis_weight_scale_tdata: (0..config.weight_ports).map(|_| Default::default()).collect(),
-            s_axis_weight_tag_tvalid: (0..config.weight_ports).map(|_| Default::default()).collect(),
-            s_axis_weight_tag_tready: (0..config.weight_ports).map(|_| Default::default()).collect(),
-            s_axis_weight_tag_tdata: (0..config.weight_ports).map(|_| Default::default()).collect(),
+            s_axis_weight_payload_tvalid: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
+            s_axis_weight_payload_tready: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
+            s_axis_weight_payload_tdata: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
+            s_axis_weight_scale_tvalid: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
+            s_axis_weight_scale_tready: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
+            s_axis_weight_scale_tdata: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
+            s_axis_weight_tag_tvalid: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
+            s_axis_weight_tag_tready: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
+            s_axis_weight_tag_tdata: (0..config.weight_ports)
+                .map(|_| Default::default())
+                .collect(),
             s_axis_act_payload_tvalid: Default::default(),
             s_axis_act_payload_tready: Default::default(),
             s_axis_act_payload_tdata: Default::default(),
@@ -279,13 +324,25 @@ impl<const ACC: usize> Accelerator<ACC> {
             m_axis_tag_tlast: Default::default(),
             registers: Default::default(),
             queue: JobQueue::new(config.cols, config.weight_ports, limits),
-            weight_loader: (0..config.weight_ports).map(|port| WeightLoader::new(config.rows, port, config.weight_ports)).collect(),
-            weights: (0..config.rows).map(|_| PackedBank::new(config.weight_blocks)).collect(),
+            weight_loader: (0..config.weight_ports)
+                .map(|port| WeightLoader::new(config.rows, port, config.weight_ports))
+                .collect(),
+            weights: (0..config.rows)
+                .map(|_| PackedBank::new(config.weight_blocks))
+                .collect(),
             act_reader: Default::default(),
-            feed: ElementFeed::new(config.result_elements, config.weight_blocks),
-            quantizer: Default::default(),
+            element_feed: (0..serial)
+                .map(|_| ElementFeed::new(config.result_elements, config.weight_blocks))
+                .collect(),
+            serial: (0..serial).map(|_| Default::default()).collect(),
+            block_feed: (0..parallel)
+                .map(|_| BlockFeed::new(config.result_elements, config.weight_blocks))
+                .collect(),
+            parallel: (0..parallel).map(|_| Default::default()).collect(),
             act_loader: ActLoader::new(config.cols),
-            acts: (0..config.cols).map(|_| PackedBank::new(config.act_blocks)).collect(),
+            acts: (0..config.cols)
+                .map(|_| PackedBank::new(config.act_blocks))
+                .collect(),
             sequencer: Sequencer::new(config.rows, config.cols),
             array: PeArray::new(config.rows, config.cols, config.pipeline),
             writer: ResultWriter::new(config.rows, config.cols),
@@ -323,6 +380,17 @@ impl<const ACC: usize> Accelerator<ACC> {
             bad_act: Default::default(),
             bad_weights: Default::default(),
             flush: Default::default(),
+            chain_features: Default::default(),
+            input_scale: Default::default(),
+            threshold: Default::default(),
+            feed_valid: Default::default(),
+            feed_done: Default::default(),
+            x_taken: Default::default(),
+            block_wanted: Default::default(),
+            quantized_valid: Default::default(),
+            quantized_fp8: Default::default(),
+            quantized_scale: Default::default(),
+            quantized_payload: Default::default(),
             irq_clear_done: Default::default(),
             irq_clear_error: Default::default(),
             act_flags: Default::default(),
@@ -344,10 +412,11 @@ impl<const ACC: usize> Accelerator<ACC> {
             _cols: config.cols,
             _ports: config.weight_ports,
             _turns: config.rows / config.weight_ports,
+            _serial: serial,
+            _parallel: parallel,
         }
     }
 }
-
 
 /// Matrix products of packed tensors, and quantization of activations.
 ///
@@ -356,8 +425,8 @@ impl<const ACC: usize> Accelerator<ACC> {
 impl<const ACC: usize> Logic for Accelerator<ACC> {
     fn update(&mut self) {
         registers!(
-            self, clock, reset, aborting, error, nan_seen, bad_scale, irq_done, irq_error, jobs_done,
-            fed
+            self, clock, reset, aborting, error, nan_seen, bad_scale, irq_done, irq_error,
+            jobs_done, fed
         );
 
         // Registers.
@@ -381,14 +450,14 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         self.s_axil_rresp.next = self.registers.rresp.val();
         self.registers.rready.next = self.s_axil_rready.val();
         self.registers.hold.next = self.queue.checking.val() || self.aborting.q.val();
-        self.command_start.next = self.registers.strobe[place::CONTROL].val()
-            && self.registers.written.val().get_bit(0);
-        self.command_abort.next = self.registers.strobe[place::CONTROL].val()
-            && self.registers.written.val().get_bit(1);
-        self.command_clear_counters.next = self.registers.strobe[place::CONTROL].val()
-            && self.registers.written.val().get_bit(2);
-        self.command_clear_status.next = self.registers.strobe[place::CONTROL].val()
-            && self.registers.written.val().get_bit(3);
+        self.command_start.next =
+            self.registers.strobe[place::CONTROL].val() && self.registers.written.val().get_bit(0);
+        self.command_abort.next =
+            self.registers.strobe[place::CONTROL].val() && self.registers.written.val().get_bit(1);
+        self.command_clear_counters.next =
+            self.registers.strobe[place::CONTROL].val() && self.registers.written.val().get_bit(2);
+        self.command_clear_status.next =
+            self.registers.strobe[place::CONTROL].val() && self.registers.written.val().get_bit(3);
         // Abort is a reset of everything but registers, counters and the output's memory.
         self.aborting.d.next = self.command_abort.val();
         self.flush.next = self.reset.val() || self.aborting.q.val();
@@ -492,7 +561,11 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             if self.weight_loader[f].write.val()
                 && !self.weight_loader[f].write_block.val().get_bit(136)
                 && (self.weight_loader[f].write_block.val().get_bit(135)
-                    || self.weight_loader[f].write_block.val().get_bits::<7>(128).all())
+                    || self.weight_loader[f]
+                        .write_block
+                        .val()
+                        .get_bits::<7>(128)
+                        .all())
             {
                 self.bad_weights.next = true;
             }
@@ -532,18 +605,18 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         self.act_blocks.next = self.queue.slot_blocks[0].val();
         self.act_align.next = self.queue.slot_act_align[0].val();
         self.act_half.next = self.queue.slot_half[0].val();
-        self.feed.result_features.next = self.queue.slot_chain_features[0].val();
-        self.quantizer.input_scale.next = self.queue.slot_input_scale[0].val();
-        self.quantizer.threshold.next = self.queue.slot_threshold[0].val();
+        self.chain_features.next = self.queue.slot_chain_features[0].val();
+        self.input_scale.next = self.queue.slot_input_scale[0].val();
+        self.threshold.next = self.queue.slot_threshold[0].val();
         if self.queue.act_slot.val() {
             self.act_flags.next = self.queue.slot_flags[1].val();
             self.act_tokens.next = self.queue.slot_tokens[1].val();
             self.act_blocks.next = self.queue.slot_blocks[1].val();
             self.act_align.next = self.queue.slot_act_align[1].val();
             self.act_half.next = self.queue.slot_half[1].val();
-            self.feed.result_features.next = self.queue.slot_chain_features[1].val();
-            self.quantizer.input_scale.next = self.queue.slot_input_scale[1].val();
-            self.quantizer.threshold.next = self.queue.slot_threshold[1].val();
+            self.chain_features.next = self.queue.slot_chain_features[1].val();
+            self.input_scale.next = self.queue.slot_input_scale[1].val();
+            self.threshold.next = self.queue.slot_threshold[1].val();
         }
         self.act_packed.next = self.act_flags.val().get_bits::<2>(0) == 0;
         self.act_results.next = self.act_flags.val().get_bits::<2>(0) == 2;
@@ -580,50 +653,115 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         self.act_reader.block_ready.next = self.act_loader.block_ready.val();
 
         // Activations: quantized.
-        self.feed.clock.next = self.clock.val();
-        self.feed.reset.next = self.flush.val();
-        self.feed.job_valid.next =
+        self.feed_valid.next =
             self.act_loader.busy.val() && self.act_quantizes.val() && !self.fed.q.val();
-        self.feed.from_results.next = self.act_results.val();
-        self.feed.tokens.next = self.act_tokens.val();
-        self.feed.blocks.next = self.act_blocks.val();
-        self.feed.sensitivity_bank.next = self.act_flags.val().get_bit(5);
-        self.feed.x_valid.next = self.s_axis_x_tvalid.val();
-        self.feed.x_data.next = self.s_axis_x_tdata.val();
-        self.s_axis_x_tready.next = self.feed.x_ready.val();
-        self.feed.sensitivity_write.next = self.registers.strobe[place::SENSITIVITY_DATA].val();
-        self.feed.sensitivity_address.next =
-            self.registers.value[place::SENSITIVITY_ADDRESS].val().get_bits::<16>(0);
-        self.feed.sensitivity_data.next = self.registers.written.val();
-        if self.feed.job_done.val() {
+        // A block goes to the memory and to the packed streams in the same cycle.
+        self.tee_ready.next = !self.send_packed.val() || self.packed_writer.block_ready.val();
+        self.block_wanted.next =
+            self.act_loader.block_ready.val() && self.act_quantizes.val() && self.tee_ready.val();
+        // One of the two builds is there.
+        self.x_taken.next = false;
+        self.feed_done.next = false;
+        self.quantized_valid.next = false;
+        self.quantized_fp8.next = false;
+        self.quantized_scale.next = 0.into();
+        self.quantized_payload.next = 0.into();
+        for i in 0..self._serial {
+            self.element_feed[i].clock.next = self.clock.val();
+            self.element_feed[i].reset.next = self.flush.val();
+            self.element_feed[i].job_valid.next = self.feed_valid.val();
+            self.element_feed[i].from_results.next = self.act_results.val();
+            self.element_feed[i].result_features.next = self.chain_features.val();
+            self.element_feed[i].tokens.next = self.act_tokens.val();
+            self.element_feed[i].blocks.next = self.act_blocks.val();
+            self.element_feed[i].sensitivity_bank.next = self.act_flags.val().get_bit(5);
+            self.element_feed[i].x_valid.next = self.s_axis_x_tvalid.val();
+            self.element_feed[i].x_data.next = self.s_axis_x_tdata.val();
+            self.x_taken.next = self.element_feed[i].x_ready.val();
+            self.feed_done.next = self.element_feed[i].job_done.val();
+            self.element_feed[i].sensitivity_write.next =
+                self.registers.strobe[place::SENSITIVITY_DATA].val();
+            self.element_feed[i].sensitivity_address.next = self.registers.value
+                [place::SENSITIVITY_ADDRESS]
+                .val()
+                .get_bits::<16>(0);
+            self.element_feed[i].sensitivity_data.next = self.registers.written.val();
+            self.element_feed[i].result_write.next = self.writer.write.val();
+            self.element_feed[i].result_address.next = self.writer.write_address.val();
+            self.element_feed[i].result_data.next = self.writer.write_data.val();
+            self.serial[i].clock.next = self.clock.val();
+            self.serial[i].reset.next = self.flush.val();
+            self.serial[i].input_scale.next = self.input_scale.val();
+            self.serial[i].threshold.next = self.threshold.val();
+            self.serial[i].x_valid.next = self.element_feed[i].element_valid.val();
+            self.serial[i].x_last.next = self.element_feed[i].element_last.val();
+            self.element_feed[i].element_ready.next = self.serial[i].x_ready.val();
+            self.quantized_valid.next = self.serial[i].block_valid.val();
+            self.quantized_fp8.next = self.serial[i].block_fp8.val();
+            self.quantized_scale.next = self.serial[i].block_scale.val();
+            self.quantized_payload.next = self.serial[i].block_payload.val();
+            self.serial[i].block_ready.next = self.block_wanted.val();
+            self.serial[i].x_data.next = self.element_feed[i].element.val();
+            self.serial[i].x_sensitivity.next = self.element_feed[i].sensitivity.val();
+        }
+        for i in 0..self._parallel {
+            self.block_feed[i].clock.next = self.clock.val();
+            self.block_feed[i].reset.next = self.flush.val();
+            self.block_feed[i].job_valid.next = self.feed_valid.val();
+            self.block_feed[i].from_results.next = self.act_results.val();
+            self.block_feed[i].result_features.next = self.chain_features.val();
+            self.block_feed[i].tokens.next = self.act_tokens.val();
+            self.block_feed[i].blocks.next = self.act_blocks.val();
+            self.block_feed[i].sensitivity_bank.next = self.act_flags.val().get_bit(5);
+            self.block_feed[i].x_valid.next = self.s_axis_x_tvalid.val();
+            self.block_feed[i].x_data.next = self.s_axis_x_tdata.val();
+            self.x_taken.next = self.block_feed[i].x_ready.val();
+            self.feed_done.next = self.block_feed[i].job_done.val();
+            self.block_feed[i].sensitivity_write.next =
+                self.registers.strobe[place::SENSITIVITY_DATA].val();
+            self.block_feed[i].sensitivity_address.next = self.registers.value
+                [place::SENSITIVITY_ADDRESS]
+                .val()
+                .get_bits::<16>(0);
+            self.block_feed[i].sensitivity_data.next = self.registers.written.val();
+            self.block_feed[i].result_write.next = self.writer.write.val();
+            self.block_feed[i].result_address.next = self.writer.write_address.val();
+            self.block_feed[i].result_data.next = self.writer.write_data.val();
+            self.parallel[i].clock.next = self.clock.val();
+            self.parallel[i].reset.next = self.flush.val();
+            self.parallel[i].input_scale.next = self.input_scale.val();
+            self.parallel[i].threshold.next = self.threshold.val();
+            self.parallel[i].x_valid.next = self.block_feed[i].element_valid.val();
+            self.parallel[i].x_last.next = self.block_feed[i].element_last.val();
+            self.block_feed[i].element_ready.next = self.parallel[i].x_ready.val();
+            self.quantized_valid.next = self.parallel[i].block_valid.val();
+            self.quantized_fp8.next = self.parallel[i].block_fp8.val();
+            self.quantized_scale.next = self.parallel[i].block_scale.val();
+            self.quantized_payload.next = self.parallel[i].block_payload.val();
+            self.parallel[i].block_ready.next = self.block_wanted.val();
+            for j in 0..BLOCK {
+                self.parallel[i].x_data[j].next = self.block_feed[i].element[j].val();
+                self.parallel[i].x_sensitivity[j].next = self.block_feed[i].sensitivity[j].val();
+            }
+        }
+        self.s_axis_x_tready.next = self.x_taken.val();
+        if self.feed_done.val() {
             self.fed.d.next = true;
         }
         if self.act_loader.job_done.val() || self.aborting.q.val() {
             self.fed.d.next = false;
         }
-        self.quantizer.clock.next = self.clock.val();
-        self.quantizer.reset.next = self.flush.val();
-        self.quantizer.x_valid.next = self.feed.element_valid.val();
-        self.quantizer.x_last.next = self.feed.element_last.val();
-        self.quantizer.x_data.next = self.feed.element.val();
-        self.quantizer.x_sensitivity.next = self.feed.sensitivity.val();
-        self.feed.element_ready.next = self.quantizer.x_ready.val();
-        self.quantized.next = bit_cast::<BLOCK_BITS, 128>(self.quantizer.block_payload.val())
-            | (bit_cast::<BLOCK_BITS, 1>(self.quantizer.block_fp8.val().into()) << 136);
-        if !self.quantizer.block_fp8.val() {
-            self.quantized.next = bit_cast::<BLOCK_BITS, 128>(self.quantizer.block_payload.val())
-                | (bit_cast::<BLOCK_BITS, 8>(self.quantizer.block_scale.val()) << 128);
+        self.quantized.next = bit_cast::<BLOCK_BITS, 128>(self.quantized_payload.val())
+            | (bit_cast::<BLOCK_BITS, 1>(self.quantized_fp8.val().into()) << 136);
+        if !self.quantized_fp8.val() {
+            self.quantized.next = bit_cast::<BLOCK_BITS, 128>(self.quantized_payload.val())
+                | (bit_cast::<BLOCK_BITS, 8>(self.quantized_scale.val()) << 128);
         }
-        // A block goes to the memory and to the packed streams in the same cycle.
-        self.tee_ready.next = !self.send_packed.val() || self.packed_writer.block_ready.val();
-        self.quantizer.block_ready.next = self.act_loader.block_ready.val()
-            && self.act_quantizes.val()
-            && self.tee_ready.val();
         self.packed_writer.clock.next = self.clock.val();
         self.packed_writer.reset.next = self.flush.val();
         self.packed_writer.block.next = self.quantized.val();
         self.packed_writer.block_last.next = self.act_loader.last_block.val();
-        self.packed_writer.block_valid.next = self.quantizer.block_valid.val()
+        self.packed_writer.block_valid.next = self.quantized_valid.val()
             && self.act_loader.block_ready.val()
             && self.act_quantizes.val()
             && self.send_packed.val();
@@ -645,7 +783,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         self.arriving_valid.next = self.act_reader.block_valid.val();
         if self.act_quantizes.val() {
             self.arriving.next = self.quantized.val();
-            self.arriving_valid.next = self.quantizer.block_valid.val() && self.tee_ready.val();
+            self.arriving_valid.next = self.quantized_valid.val() && self.tee_ready.val();
         }
         self.act_loader.clock.next = self.clock.val();
         self.act_loader.reset.next = self.flush.val();
@@ -656,8 +794,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         self.block_taken.next = self.act_loader.write.val();
         self.bad_act.next = self.act_loader.write.val()
             && !self.arriving.val().get_bit(136)
-            && (self.arriving.val().get_bit(135)
-                || self.arriving.val().get_bits::<7>(128).all());
+            && (self.arriving.val().get_bit(135) || self.arriving.val().get_bits::<7>(128).all());
         self.queue.act_done.next = self.act_loader.job_done.val() || self.reuse_done.val();
         self.sequencer.act_tiles.next = 0.into();
         if self.act_loader.busy.val()
@@ -730,9 +867,6 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             self.writer.tokens.next = self.queue.slot_tokens[1].val();
             self.writer.result_blocks.next = self.queue.slot_result_blocks[1].val();
         }
-        self.feed.result_write.next = self.writer.write.val();
-        self.feed.result_address.next = self.writer.write_address.val();
-        self.feed.result_data.next = self.writer.write_data.val();
         self.fifo.clock.next = self.clock.val();
         self.fifo.reset.next = self.reset.val();
         self.fifo.in_valid.next = self.writer.out_valid.val() && !self.aborting.q.val();
@@ -787,6 +921,9 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         if self.sequencer.step_valid.val() && self.array.weight_ready.val() {
             self.counters.amount[place::STEPS - FIRST_COUNTER].next = 1.into();
         }
+        if self.sequencer.fills.val() {
+            self.counters.amount[place::FILLS - FIRST_COUNTER].next = 1.into();
+        }
         if self.sequencer.waits_weights.val() {
             self.counters.amount[place::WAITS_WEIGHTS - FIRST_COUNTER].next = 1.into();
         }
@@ -812,8 +949,8 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         }
         self.counters.amount[place::BYTES_WEIGHTS - FIRST_COUNTER].next = self.weight_bytes.val();
         self.counters.amount[place::BYTES_ACTS - FIRST_COUNTER].next = self.act_bytes.val();
-        if self.feed.x_ready.val() {
-            self.counters.amount[place::BYTES_ELEMENTS - FIRST_COUNTER].next = 8.into();
+        if self.x_taken.val() {
+            self.counters.amount[place::BYTES_ELEMENTS - FIRST_COUNTER].next = 32.into();
         }
         if self.fifo.out_valid.val() && self.m_axis_out_tready.val() {
             self.counters.amount[place::BYTES_RESULTS - FIRST_COUNTER].next = 8.into();
@@ -852,8 +989,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         }
         self.irq.next = (self.irq_done.q.val()
             && self.registers.value[place::IRQ_ENABLE].val().get_bit(0))
-            || (self.irq_error.q.val()
-                && self.registers.value[place::IRQ_ENABLE].val().get_bit(1));
+            || (self.irq_error.q.val() && self.registers.value[place::IRQ_ENABLE].val().get_bit(1));
         for i in 0..FIRST_COUNTER {
             self.registers.status[i].next = 0.into();
         }
@@ -862,13 +998,12 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         self.registers.status[place::ARRAY].next = self.array_info.val();
         self.registers.status[place::MEMORY].next = self.memory_info.val();
         self.registers.status[place::RESULT_ELEMENTS].next = self.result_info.val();
-        self.registers.status[place::STATUS].next =
-            bit_cast::<32, 1>(self.queue.busy.val().into())
-                | (bit_cast::<32, 1>(self.queue.full.val().into()) << 1)
-                | (bit_cast::<32, 1>(self.queue.checking.val().into()) << 2)
-                | (bit_cast::<32, 1>(self.nan_seen.q.val().into()) << 3)
-                | (bit_cast::<32, 1>(self.array.last_mismatch.val().into()) << 4)
-                | (bit_cast::<32, 1>(self.bad_scale.q.val().into()) << 5);
+        self.registers.status[place::STATUS].next = bit_cast::<32, 1>(self.queue.busy.val().into())
+            | (bit_cast::<32, 1>(self.queue.full.val().into()) << 1)
+            | (bit_cast::<32, 1>(self.queue.checking.val().into()) << 2)
+            | (bit_cast::<32, 1>(self.nan_seen.q.val().into()) << 3)
+            | (bit_cast::<32, 1>(self.array.last_mismatch.val().into()) << 4)
+            | (bit_cast::<32, 1>(self.bad_scale.q.val().into()) << 5);
         self.registers.status[place::ERROR].next = bit_cast::<32, 8>(self.error.q.val());
         self.registers.status[place::IRQ_STATUS].next =
             bit_cast::<32, 1>(self.irq_done.q.val().into())

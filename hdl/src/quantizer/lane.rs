@@ -153,7 +153,7 @@ pub struct QuantizerLane {
     excess: ExcessError,
     error: PipelineRegister<Bits<7>>,
     // 4: its square, once for each bit of the sensitivity's significand; where the product will stand.
-    square: ErrorSquare,
+    squarer: ErrorSquare,
     sensitivity_field: Signal<Local, Bits<4>>,
     sensitivity_exponent: Signal<Local, Bits<6>>,
     sensitivity_significand: Signal<Local, Bits<4>>,
@@ -242,7 +242,7 @@ impl Logic for QuantizerLane {
         self.depth[1].d.next = self.depth[0].q.val();
 
         // 4.
-        self.square.error.next = self.error.q.val();
+        self.squarer.error.next = self.error.q.val();
         self.sensitivity_field.next = self.sensitivities[3].q.val().get_bits::<4>(3);
         self.sensitivity_exponent.next = bit_cast::<6, 4>(self.sensitivity_field.val());
         self.sensitivity_significand.next =
@@ -256,7 +256,7 @@ impl Logic for QuantizerLane {
             pipeline_registers!(self, clock, enable[4], partial[i]);
             self.partial[i].d.next = 0.into();
             if self.sensitivity_significand.val().get_bit(i) {
-                self.partial[i].d.next = self.square.square.val();
+                self.partial[i].d.next = self.squarer.square.val();
             }
         }
         pipeline_registers!(self, clock, enable[4], shift[0]);

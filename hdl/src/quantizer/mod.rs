@@ -36,7 +36,7 @@ pub fn emit_alone(lanes: usize) -> Result<Bundle, EmitError> {
     let options = |name: &str| EmitOptions {
         top: format!("{PREFIX}{name}"),
         prefix: PREFIX.to_owned(),
-        keep_hierarchy: Vec::new(),
+        keep_hierarchy: vec!["rescaler".to_owned(), "quantizer_lane".to_owned()],
     };
     if lanes == golden::format::BLOCK {
         let mut unit = ParallelQuantizer::default();

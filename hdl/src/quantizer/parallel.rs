@@ -223,10 +223,10 @@ impl Logic for ParallelQuantizer {
         }
         // The first element in the lowest place.
         for i in 0..BLOCK {
-            self.codes4.next = (self.codes4.val() << 4)
-                | bit_cast::<64, 4>(self.lane[15 - i].q4.val());
-            self.codes8.next = (self.codes8.val() << 8)
-                | bit_cast::<128, 8>(self.lane[15 - i].q8.val());
+            self.codes4.next =
+                (self.codes4.val() << 4) | bit_cast::<64, 4>(self.lane[15 - i].q4.val());
+            self.codes8.next =
+                (self.codes8.val() << 8) | bit_cast::<128, 8>(self.lane[15 - i].q8.val());
         }
 
         // 15 to 18: a register behind each adder.
@@ -246,8 +246,8 @@ impl Logic for ParallelQuantizer {
                 + bit_cast::<55, 54>(self.sum4[2 * i + 1].q.val());
         }
         pipeline_registers!(self, clock, take[18], score);
-        self.score.d.next = bit_cast::<56, 55>(self.sum8[0].q.val())
-            + bit_cast::<56, 55>(self.sum8[1].q.val());
+        self.score.d.next =
+            bit_cast::<56, 55>(self.sum8[0].q.val()) + bit_cast::<56, 55>(self.sum8[1].q.val());
         for i in 0..4 {
             pipeline_registers!(
                 self,
@@ -268,8 +268,8 @@ impl Logic for ParallelQuantizer {
         }
 
         // 19.
-        self.choose_fp8.next = self.nan[13].q.val()
-            || bit_cast::<64, 56>(self.score.q.val()) > self.threshold.val();
+        self.choose_fp8.next =
+            self.nan[13].q.val() || bit_cast::<64, 56>(self.score.q.val()) > self.threshold.val();
         pipeline_registers!(self, clock, take[19], out_fp8, out_scale, out_low, out_high);
         self.out_fp8.d.next = self.choose_fp8.val();
         self.out_scale.d.next = self.scale_wait[3].q.val();

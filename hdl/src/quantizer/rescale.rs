@@ -171,10 +171,8 @@ impl Logic for Rescaler {
         self.below_guard.next = self.product.q.val().get_bits::<6>(0).any()
             || (self.wide.val() && self.product.q.val().get_bit(6));
         self.odd.next = self.kept.val().get_bit(0);
-        self.round_up.next = self.odd.val()
-            && self.middle_all.val()
-            && self.lowest.val()
-            && self.guard.val();
+        self.round_up.next =
+            self.odd.val() && self.middle_all.val() && self.lowest.val() && self.guard.val();
         if self.half.val() {
             self.round_up.next = self.odd.val()
                 || self.middle_any.val()
@@ -198,8 +196,7 @@ impl Logic for Rescaler {
         if self.rounded_exponent.val().get_bit(9) || !self.rounded_exponent.val().any() {
             self.magnitude.next = 0.into();
         }
-        self.rounded_z.d.next =
-            self.sign_bits.val() | bit_cast::<13, 12>(self.magnitude.val());
+        self.rounded_z.d.next = self.sign_bits.val() | bit_cast::<13, 12>(self.magnitude.val());
         if self.nan[3].q.val() {
             self.rounded_z.d.next = 1.into();
         }

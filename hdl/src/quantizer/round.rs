@@ -247,10 +247,9 @@ pub struct E2m1Align {
 #[kernel]
 impl Logic for E2m1Align {
     fn update(&mut self) {
-        self.shift.next = bit_cast::<5, 4>(self.scale_exponent.val()) + 8
-            - self.magnitude.val().get_bits::<5>(7);
-        self.doubled.next =
-            (bit_cast::<9, 7>(self.magnitude.val().get_bits::<7>(0)) << 1) | 0x100;
+        self.shift.next =
+            bit_cast::<5, 4>(self.scale_exponent.val()) + 8 - self.magnitude.val().get_bits::<5>(7);
+        self.doubled.next = (bit_cast::<9, 7>(self.magnitude.val().get_bits::<7>(0)) << 1) | 0x100;
         self.by_one.next = self.doubled.val();
         self.lost_one.next = false;
         if self.shift.val().get_bit(0) {
@@ -260,8 +259,7 @@ impl Logic for E2m1Align {
         self.lost_three.next = self.lost_one.val();
         if self.shift.val().get_bit(1) {
             self.by_three.next = self.by_one.val() >> 2;
-            self.lost_three.next =
-                self.lost_one.val() || self.by_one.val().get_bits::<2>(0).any();
+            self.lost_three.next = self.lost_one.val() || self.by_one.val().get_bits::<2>(0).any();
         }
         self.quarters.next = self.by_three.val();
         self.lost_seven.next = self.lost_three.val();

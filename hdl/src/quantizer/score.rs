@@ -59,8 +59,7 @@ impl Logic for ExcessOperands {
             self.q8_significand.next = bit_cast::<4, 3>(self.q8.val().get_bits::<3>(0));
         }
         // From -10 to 5.
-        self.shift.next =
-            self.exponent.val() + 2 - bit_cast::<5, 4>(self.scale_exponent.val());
+        self.shift.next = self.exponent.val() + 2 - bit_cast::<5, 4>(self.scale_exponent.val());
         self.by_three.next =
             bit_cast::<8, 4>(self.q8_significand.val()) << self.shift.val().get_bits::<2>(0);
         self.eight_bit.next = self.by_three.val();
@@ -111,7 +110,10 @@ pub struct ErrorSquare {
     low: Signal<Local, Bits<4>>,
     high_square: Signal<Local, Bits<14>>,
     low_square: Signal<Local, Bits<14>>,
-    cross: MulU<3, 4, 7>,
+    once: Signal<Local, Bits<7>>,
+    twice: Signal<Local, Bits<7>>,
+    four_times: Signal<Local, Bits<7>>,
+    mixed: Signal<Local, Bits<14>>,
 }
 
 /// (16 h + l)^2 = 256 h^2 + l^2 + 32 h l: two tables side by side and one sum.
@@ -148,9 +150,21 @@ impl Logic for ErrorSquare {
             14 => self.low_square.next = 196.into(),
             _ => self.low_square.next = 225.into(),
         }
-        self.cross.a.next = self.high.val();
-        self.cross.b.next = self.low.val();
-        self.square.next = (self.high_square.val() | self.low_square.val())
-            + (bit_cast::<14, 7>(self.cross.p.val()) << 5);
+        // Too small a product for a multiplier block.
+        self.once.next = 0.into();
+        if self.high.val().get_bit(0) {
+            self.once.next = bit_cast::<7, 4>(self.low.val());
+        }
+        self.twice.next = 0.into();
+        if self.high.val().get_bit(1) {
+            self.twice.next = bit_cast::<7, 4>(self.low.val()) << 1;
+        }
+        self.four_times.next = 0.into();
+        if self.high.val().get_bit(2) {
+            self.four_times.next = bit_cast::<7, 4>(self.low.val()) << 2;
+        }
+        self.mixed.next =
+            bit_cast::<14, 7>(self.once.val() + self.twice.val() + self.four_times.val()) << 5;
+        self.square.next = (self.high_square.val() | self.low_square.val()) + self.mixed.val();
     }
 }

@@ -193,7 +193,13 @@ impl Logic for SerialQuantizer {
         self.rescaler.scale_zero.next = self.scale_exponent.zero.val();
         for i in 0..5 {
             self.rescaler.enable[i].next = self.front_take[i].val();
-            pipeline_registers!(self, clock, front_take[i], front_last[i], front_sensitivity[i]);
+            pipeline_registers!(
+                self,
+                clock,
+                front_take[i],
+                front_last[i],
+                front_sensitivity[i]
+            );
         }
         self.front_last[0].d.next = self.x_last.val();
         self.front_sensitivity[0].d.next = self.x_sensitivity.val().get_bits::<7>(0);
@@ -201,8 +207,8 @@ impl Logic for SerialQuantizer {
             self.front_last[i + 1].d.next = self.front_last[i].q.val();
             self.front_sensitivity[i + 1].d.next = self.front_sensitivity[i].q.val();
         }
-        self.element_nan.next = !self.rescaler.z.val().get_bits::<5>(7).any()
-            && self.rescaler.z.val().get_bit(0);
+        self.element_nan.next =
+            !self.rescaler.z.val().get_bits::<5>(7).any() && self.rescaler.z.val().get_bit(0);
         self.block_amax.next = self.fill_amax.q.val();
         // A NaN counts as next to nothing: the scale of it is zero, as that of zero.
         if self.rescaler.z.val().get_bits::<12>(0) > self.fill_amax.q.val() {
@@ -212,9 +218,8 @@ impl Logic for SerialQuantizer {
         self.buffer.clock.next = self.clock.val();
         self.buffer.write.next = self.fill.val();
         self.buffer.write_address.next = self.fill_index.q.val();
-        self.buffer.write_data.next =
-            (bit_cast::<20, 7>(self.front_sensitivity[4].q.val()) << 13)
-                | bit_cast::<20, 13>(self.rescaler.z.val());
+        self.buffer.write_data.next = (bit_cast::<20, 7>(self.front_sensitivity[4].q.val()) << 13)
+            | bit_cast::<20, 13>(self.rescaler.z.val());
 
         // Replay. The first word of a whole block is read in the cycle that writes its last.
         self.issue.next = self.advance.val()
@@ -276,8 +281,8 @@ impl Logic for SerialQuantizer {
             self.last[i + 1].d.next = self.last[i].q.val();
         }
         pipeline_registers!(self, clock, take[0], padded);
-        self.padded.d.next = self.replaying.q.val()
-            && self.replay_index.q.val() > self.replay_final.q.val();
+        self.padded.d.next =
+            self.replaying.q.val() && self.replay_index.q.val() > self.replay_final.q.val();
 
         // 1.
         self.amax_scale.amax.next = self.replay_amax.q.val();
@@ -333,21 +338,14 @@ impl Logic for SerialQuantizer {
         }
 
         // Decision.
-        self.choose_fp8.next = self.complete_nan.q.val()
-            || (self.score.q.val().get_bit(56) && !self.never.val());
+        self.choose_fp8.next =
+            self.complete_nan.q.val() || (self.score.q.val().get_bit(56) && !self.never.val());
         self.decide.next = self.complete.q.val() && self.out_free.val();
         if self.out_free.val() {
             self.out_valid.d.next = self.complete.q.val();
         }
         pipeline_registers!(
-            self,
-            clock,
-            decide,
-            out_last,
-            out_fp8,
-            out_scale,
-            out_low,
-            out_high
+            self, clock, decide, out_last, out_fp8, out_scale, out_low, out_high
         );
         self.out_last.d.next = self.complete_last.q.val();
         self.out_fp8.d.next = self.choose_fp8.val();
