@@ -66,6 +66,19 @@ pub fn emit_core(config: ArrayConfig) -> Result<Bundle, BuildError> {
     })
 }
 
+/// Emits one module with all that is in it, under its own name.
+///
+/// # Errors
+/// The module can't be translated.
+pub fn emit_module(mut module: impl Block) -> Result<Bundle, EmitError> {
+    module.connect_all();
+    let options = EmitOptions {
+        prefix: PREFIX.to_owned(),
+        ..EmitOptions::default()
+    };
+    emit(&module, &options)
+}
+
 /// The core of a configuration for rust-hdl's simulator; ports are numbered as in the emitted top.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 pub use crate::kernel::{signed_cast_to_width, unsigned_cast_to_width};
 pub use crate::primitive::{
-    AddTree, DataRegister, MulS, MulU, MuxN, Negate, PipelineRegister, Register, ShiftLeft,
+    AddCarry, AddTree, DataRegister, MulS, MulU, MuxN, Negate, PipelineRegister, Register, ShiftLeft,
     SignExtend,
 };
 pub use crate::sim::{PortAccess, Word};

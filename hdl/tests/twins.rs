@@ -106,9 +106,15 @@ fn a_lane_multiplies_every_pair_of_all_modes() {
             lane.act.next = act;
             settle(&mut lane);
             align.product.next = lane.product.val();
+            align.negative.next = lane.negative.val();
             align.shift.next = lane.shift.val();
             settle(&mut align);
-            assert_eq!(signed(align.aligned.val().to_u64(), 37), w * a, "{w} * {a}");
+            let missing = i64::from(lane.negative.val());
+            assert_eq!(
+                signed(align.aligned.val().to_u64(), 37) + missing,
+                w * a,
+                "{w} * {a}"
+            );
         }
     }
 }

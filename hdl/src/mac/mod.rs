@@ -7,11 +7,12 @@
 
 mod dot;
 mod pe;
+pub mod reduced;
 mod scale;
 
-pub use dot::{AlignedProduct, Lane};
+pub use dot::{AlignedProduct, AlignedSum, Lane};
 pub use pe::Pe;
-pub use scale::{ScaleFirst, ScaleSecond, TermAlign};
+pub use scale::{ScaleFirst, ScaleProduct, ScaleSecond, TermAlign};
 
 /// Width of the FP4 x FP4 sum in units of 2^-2 (numerics §4).
 pub const FOUR_BIT_SUM: usize = 13;
