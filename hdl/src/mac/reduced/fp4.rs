@@ -27,14 +27,10 @@ pub struct Fp4Product {
     pub product: Signal<Out, Bits<PRODUCT>>,
     /// What is missing.
     pub negative: Signal<Out, Bit>,
-    weight_exponent: Signal<Local, Bits<2>>,
-    act_exponent: Signal<Local, Bits<2>>,
-    weight_shift: Signal<Local, Bits<3>>,
-    act_shift: Signal<Local, Bits<3>>,
+    exponents: Signal<Local, Bits<4>>,
     shift: Signal<Local, Bits<3>>,
-    weight_significand: Signal<Local, Bits<16>>,
-    act_significand: Signal<Local, Bits<16>>,
-    significands: Signal<Local, Bits<32>>,
+    significands: Signal<Local, Bits<4>>,
+    significand: Signal<Local, Bits<4>>,
     magnitude: Signal<Local, Bits<PRODUCT>>,
 }
 
@@ -42,24 +38,45 @@ pub struct Fp4Product {
 #[kernel]
 impl Logic for Fp4Product {
     fn update(&mut self) {
-        self.weight_exponent.next = self.weight.val().get_bits::<2>(1);
-        self.act_exponent.next = self.act.val().get_bits::<2>(1);
-        self.weight_significand.next = bit_cast::<16, 1>(self.weight.val().get_bits::<1>(0));
-        self.weight_shift.next = 0.into();
-        if self.weight_exponent.val().any() {
-            self.weight_significand.next =
-                bit_cast::<16, 1>(self.weight.val().get_bits::<1>(0)) | 2;
-            self.weight_shift.next = bit_cast::<3, 2>(self.weight_exponent.val()) - 1;
+        self.exponents.next = (bit_cast::<4, 2>(self.weight.val().get_bits::<2>(1)) << 2)
+            | bit_cast::<4, 2>(self.act.val().get_bits::<2>(1));
+        // A subnormal's exponent 0 shifts like 1, so exponents 0 1 2 3 shift by 0 0 1 2.
+        match self.exponents.val().index() {
+            2 => self.shift.next = 1.into(),
+            6 => self.shift.next = 1.into(),
+            8 => self.shift.next = 1.into(),
+            9 => self.shift.next = 1.into(),
+            3 => self.shift.next = 2.into(),
+            7 => self.shift.next = 2.into(),
+            10 => self.shift.next = 2.into(),
+            12 => self.shift.next = 2.into(),
+            13 => self.shift.next = 2.into(),
+            11 => self.shift.next = 3.into(),
+            14 => self.shift.next = 3.into(),
+            15 => self.shift.next = 4.into(),
+            _ => self.shift.next = 0.into(),
         }
-        self.act_significand.next = bit_cast::<16, 1>(self.act.val().get_bits::<1>(0));
-        self.act_shift.next = 0.into();
-        if self.act_exponent.val().any() {
-            self.act_significand.next = bit_cast::<16, 1>(self.act.val().get_bits::<1>(0)) | 2;
-            self.act_shift.next = bit_cast::<3, 2>(self.act_exponent.val()) - 1;
+        self.significands.next = (bit_cast::<4, 1>(self.weight.val().get_bits::<1>(0)) << 2)
+            | bit_cast::<4, 1>(self.act.val().get_bits::<1>(0));
+        if self.weight.val().get_bits::<2>(1).any() {
+            self.significands.next = self.significands.val() | 8;
         }
-        self.shift.next = self.weight_shift.val() + self.act_shift.val();
-        self.significands.next = self.weight_significand.val() * self.act_significand.val();
-        self.magnitude.next = bit_cast::<PRODUCT, 32>(self.significands.val()) << self.shift.val();
+        if self.act.val().get_bits::<2>(1).any() {
+            self.significands.next = self.significands.val() | 2;
+        }
+        match self.significands.val().index() {
+            5 => self.significand.next = 1.into(),
+            6 => self.significand.next = 2.into(),
+            7 => self.significand.next = 3.into(),
+            9 => self.significand.next = 2.into(),
+            10 => self.significand.next = 4.into(),
+            11 => self.significand.next = 6.into(),
+            13 => self.significand.next = 3.into(),
+            14 => self.significand.next = 6.into(),
+            15 => self.significand.next = 9.into(),
+            _ => self.significand.next = 0.into(),
+        }
+        self.magnitude.next = bit_cast::<PRODUCT, 4>(self.significand.val()) << self.shift.val();
         self.negative.next = self.weight.val().get_bit(3) ^ self.act.val().get_bit(3);
         self.product.next = self.magnitude.val();
         if self.weight.val().get_bit(3) ^ self.act.val().get_bit(3) {
