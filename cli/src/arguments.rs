@@ -64,7 +64,9 @@ pub enum Command {
     #[command(after_help = "Example: fgmp cosim --rows 3 --cols 5 --vectors 100000 --json -")]
     Cosim(Cosim),
     /// Area and clock of the processing element's parts beside their bars and peers, or cells of the core
-    #[command(after_help = "Example: fgmp synth --no-route\n         fgmp synth --target ice40 --rows 1 --cols 1")]
+    #[command(
+        after_help = "Example: fgmp synth --no-route\n         fgmp synth --target ice40 --rows 1 --cols 1"
+    )]
     Synth(Synth),
     /// Open FPGA boards
     #[command(after_help = "Example: fgmp board list")]

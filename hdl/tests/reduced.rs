@@ -210,10 +210,12 @@ fn an_fp8_processing_element_accumulates_exactly_at_every_depth() {
             // One pair after another, each through the whole pipeline: what overlaps is the four-mode element's test.
             for step in 0..steps {
                 let blocks: [GoldenBlock; 2] = from_fn(|_| GoldenBlock::Fp8 {
-                    elements: from_fn(|_| loop {
-                        let element = E4m3::from_bits(rng.random());
-                        if tile == 5 || !element.is_nan() {
-                            break element;
+                    elements: from_fn(|_| {
+                        loop {
+                            let element = E4m3::from_bits(rng.random());
+                            if tile == 5 || !element.is_nan() {
+                                break element;
+                            }
                         }
                     }),
                 });

@@ -264,11 +264,7 @@ fn routed(json: &str, tool: String) -> Result<Routed, RouteError> {
                 to: path.path.last()?.to.cell.clone(),
                 delay_ns: sum(&path.path, false),
                 routing_ns: sum(&path.path, true),
-                cells: path
-                    .path
-                    .iter()
-                    .filter(|hop| hop.r#type == "logic")
-                    .count(),
+                cells: path.path.iter().filter(|hop| hop.r#type == "logic").count(),
             })
         });
     Ok(Routed {

@@ -152,12 +152,48 @@ impl Part {
 #[must_use]
 pub fn parts(stages: usize) -> Vec<Part> {
     vec![
-        Part::new("fp4_sum", "FP4 x FP4, 16 lanes, exact sum", 1, &[lut4(650.0)], || emit_module(Fp4Sum::new(false))),
-        Part::new("nvfp4_pair", "pair of NVFP4 blocks with both scales, exact", 5, &[lut4(1_800.0), mhz(100.0)], || emit_module(Nvfp4Pair::new(true))),
-        Part::new("fp8_sum", "FP8 x FP8, 16 lanes, exact sum", 4, &[lut4(5_000.0), mhz(80.0)], || emit_module(Fp8Sum::new(true))),
-        Part::new("fp8_pe", "processing element, FP8 alone", stages, &[], move || emit_module(Fp8Pe::<ACC>::new(stages))),
-        Part::new("pe", "processing element, all four modes", stages, &[ratio("fp8_pe", 1.15)], move || emit_module(Pe::<ACC>::new(stages))),
-        Part::new("act_quantizer", "activation quantizer, one element a cycle", 9, &[lut4(1_500.0)], || emit_module(ActQuantizer::default())),
+        Part::new(
+            "fp4_sum",
+            "FP4 x FP4, 16 lanes, exact sum",
+            1,
+            &[lut4(650.0)],
+            || emit_module(Fp4Sum::new(false)),
+        ),
+        Part::new(
+            "nvfp4_pair",
+            "pair of NVFP4 blocks with both scales, exact",
+            5,
+            &[lut4(1_800.0), mhz(100.0)],
+            || emit_module(Nvfp4Pair::new(true)),
+        ),
+        Part::new(
+            "fp8_sum",
+            "FP8 x FP8, 16 lanes, exact sum",
+            4,
+            &[lut4(5_000.0), mhz(80.0)],
+            || emit_module(Fp8Sum::new(true)),
+        ),
+        Part::new(
+            "fp8_pe",
+            "processing element, FP8 alone",
+            stages,
+            &[],
+            move || emit_module(Fp8Pe::<ACC>::new(stages)),
+        ),
+        Part::new(
+            "pe",
+            "processing element, all four modes",
+            stages,
+            &[ratio("fp8_pe", 1.15)],
+            move || emit_module(Pe::<ACC>::new(stages)),
+        ),
+        Part::new(
+            "act_quantizer",
+            "activation quantizer, one element a cycle",
+            9,
+            &[lut4(1_500.0)],
+            || emit_module(ActQuantizer::default()),
+        ),
     ]
 }
 
@@ -302,7 +338,12 @@ pub fn measure(
     }
     let judged: Vec<Vec<Verdict>> = parts
         .iter()
-        .map(|part| part.bars.iter().map(|bar| verdict(*bar, part.name, &rows)).collect())
+        .map(|part| {
+            part.bars
+                .iter()
+                .map(|bar| verdict(*bar, part.name, &rows))
+                .collect()
+        })
         .collect();
     for (row, verdicts) in rows.iter_mut().zip(judged) {
         row.bars = verdicts;

@@ -46,17 +46,21 @@ fn what_nextpnr_refuses_is_said() {
 #[test]
 fn the_harness_costs_what_it_says() {
     // A module that is nothing but wires: what is left is the harness.
-    let wires = "module wires (input wire [56:0] a, output wire [56:0] y); assign y = a; endmodule\n";
+    let wires =
+        "module wires (input wire [56:0] a, output wire [56:0] y); assign y = a; endmodule\n";
     let module = hdl::emit::Module {
         name: "wires".to_owned(),
         source: wires.to_owned(),
-        ports: [("a", hdl::emit::Direction::Input), ("y", hdl::emit::Direction::Output)]
-            .map(|(name, direction)| hdl::emit::Port {
-                name: name.to_owned(),
-                width: 57,
-                direction,
-            })
-            .to_vec(),
+        ports: [
+            ("a", hdl::emit::Direction::Input),
+            ("y", hdl::emit::Direction::Output),
+        ]
+        .map(|(name, direction)| hdl::emit::Port {
+            name: name.to_owned(),
+            width: 57,
+            direction,
+        })
+        .to_vec(),
         instances: Vec::new(),
         parameters: Vec::new(),
         doc: String::new(),

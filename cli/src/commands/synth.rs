@@ -79,7 +79,17 @@ fn table(arguments: &Synth, config: ArrayConfig, output: &Output) -> anyhow::Res
     let cells: Vec<Vec<String>> = rows.iter().flat_map(lines).collect();
     output.table(
         &[
-            "part", "by", "build", "LUT4", "tables", "carries", "registers", "blocks", "MHz", "bar", "status",
+            "part",
+            "by",
+            "build",
+            "LUT4",
+            "tables",
+            "carries",
+            "registers",
+            "blocks",
+            "MHz",
+            "bar",
+            "status",
         ],
         &cells,
     );
@@ -96,7 +106,9 @@ fn table(arguments: &Synth, config: ArrayConfig, output: &Output) -> anyhow::Res
     output.line(
         "LUT4: tables and two for each carry cell, those of the harness (a shift register before, a parity behind) included; blocks: multipliers of 18 x 18 bits",
     );
-    output.line("not measured: energy, any board; peers: measured in the same way, but not pipelined");
+    output.line(
+        "not measured: energy, any board; peers: measured in the same way, but not pipelined",
+    );
     output.json(&Table {
         parameters: config,
         conditions,
@@ -121,7 +133,9 @@ fn lines(row: &Row) -> Vec<Vec<String>> {
         .bars
         .iter()
         .map(|verdict| {
-            let status = verdict.status.map_or("not measured", |status| status.name());
+            let status = verdict
+                .status
+                .map_or("not measured", |status| status.name());
             match (verdict.bar.measure, verdict.value) {
                 (Measure::Ratio, Some(value)) => format!("{status} ({value:.3})"),
                 _ => status.to_owned(),
@@ -132,7 +146,11 @@ fn lines(row: &Row) -> Vec<Vec<String>> {
     for build in &row.builds {
         let ours = build.multipliers == Multipliers::Logic;
         lines.push(vec![
-            if ours { row.name.to_owned() } else { String::new() },
+            if ours {
+                row.name.to_owned()
+            } else {
+                String::new()
+            },
             format!("fgmp, {} stages", row.stages),
             multipliers_name(build.multipliers).to_owned(),
             count(build.lut4),
@@ -142,7 +160,11 @@ fn lines(row: &Row) -> Vec<Vec<String>> {
             count(build.multiplier_blocks),
             clock(build),
             if ours { bars.join("; ") } else { String::new() },
-            if ours { states.join("; ") } else { String::new() },
+            if ours {
+                states.join("; ")
+            } else {
+                String::new()
+            },
         ]);
     }
     for peer in &row.peers {
@@ -193,11 +215,7 @@ fn bound(bar: &Bar) -> String {
 }
 
 /// Cells of one module of the core.
-fn count_cells(
-    arguments: &Synth,
-    config: ArrayConfig,
-    output: &Output,
-) -> anyhow::Result<Outcome> {
+fn count_cells(arguments: &Synth, config: ArrayConfig, output: &Output) -> anyhow::Result<Outcome> {
     let target = match arguments.target.unwrap_or(TargetName::Generic) {
         TargetName::Generic => Target::Generic,
         TargetName::Ice40 => Target::Ice40,

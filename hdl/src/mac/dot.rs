@@ -57,8 +57,7 @@ pub struct AlignedProduct {
 #[kernel]
 impl Logic for AlignedProduct {
     fn update(&mut self) {
-        self.magnitude.next =
-            bit_cast::<WIDE_PRODUCT, 8>(self.product.val()) << self.shift.val();
+        self.magnitude.next = bit_cast::<WIDE_PRODUCT, 8>(self.product.val()) << self.shift.val();
         self.aligned.next = self.magnitude.val();
         if self.negative.val() {
             self.aligned.next = !self.magnitude.val();
@@ -138,7 +137,6 @@ impl Logic for AlignedSum {
         self.one.a.next = self.two[0].sum.val();
         self.one.b.next = self.two[1].sum.val();
         self.one.carry.next = self.carry[2].q.val();
-        self.sum.next =
-            self.one.sum.val() + bit_cast::<WIDE_SUM, 1>(self.carry[3].q.val().into());
+        self.sum.next = self.one.sum.val() + bit_cast::<WIDE_SUM, 1>(self.carry[3].q.val().into());
     }
 }

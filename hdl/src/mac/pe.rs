@@ -2,8 +2,8 @@
 
 use super::scale::{FOUR_BIT_SCALED, SCALED};
 use super::{
-    AlignedProduct, AlignedSum, BOUNDARIES, Boundary, FOUR_BIT_SUM, Lane, MAX_STAGES, MIXED_SUM, ScaleFirst,
-    ScaleSecond, TERM, TermAlign, WIDE_PRODUCT, WIDE_SUM, boundaries,
+    AlignedProduct, AlignedSum, BOUNDARIES, Boundary, FOUR_BIT_SUM, Lane, MAX_STAGES, MIXED_SUM,
+    ScaleFirst, ScaleSecond, TERM, TermAlign, WIDE_PRODUCT, WIDE_SUM, boundaries,
 };
 use crate::prelude::*;
 use golden::format::BLOCK;
@@ -247,8 +247,7 @@ impl<const ACC: usize> Logic for Pe<ACC> {
         self.second_significand[0].d.next = self.operand_act_scale.q.val().get_bits::<4>(4);
         if self.operand_weight_fp8.q.val() {
             self.first_significand[0].d.next = self.operand_act_scale.q.val().get_bits::<4>(4);
-            self.second_significand[0].d.next =
-                self.operand_weight_scale.q.val().get_bits::<4>(4);
+            self.second_significand[0].d.next = self.operand_weight_scale.q.val().get_bits::<4>(4);
         }
         if self.pair_wide.val() {
             self.first_significand[0].d.next = 0.into();
@@ -330,7 +329,8 @@ impl<const ACC: usize> Logic for Pe<ACC> {
 
         // Scales.
         self.take_sum.next = self.enable[4].val() && (self.fresh.val() || !self.wide[2].q.val());
-        self.take_mixed.next = self.take_sum.val() && (self.fresh.val() || !self.four_bit[2].q.val());
+        self.take_mixed.next =
+            self.take_sum.val() && (self.fresh.val() || !self.four_bit[2].q.val());
         pipeline_registers!(self, clock, take_sum, sum_low);
         pipeline_registers!(self, clock, take_mixed, sum_high);
         pipeline_registers!(self, clock, enable[4], wide_sum[0]);

@@ -163,8 +163,8 @@ impl Logic for Fp4Sum {
         self.one.a.next = self.two[0].sum.val();
         self.one.b.next = self.two[1].sum.val();
         self.one.carry.next = self.negative[14].q.val();
-        self.sum.next = self.one.sum.val()
-            + bit_cast::<FOUR_BIT_SUM, 1>(self.negative[15].q.val().into());
+        self.sum.next =
+            self.one.sum.val() + bit_cast::<FOUR_BIT_SUM, 1>(self.negative[15].q.val().into());
     }
 }
 
