@@ -6,7 +6,7 @@ use checkpoints::nvfp4::Layout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use golden::profiles::Profile;
 use golden::{Scheme, Selection, Share};
-use hdl::config::ArrayConfig;
+use hdl::config::{ArrayConfig, Multiplier};
 
 /// An open generator of mixed FP4/FP8 accelerator hardware and the bit-exact model of it.
 #[derive(Debug, Parser)]
@@ -390,6 +390,18 @@ pub struct ArrayArguments {
     /// Stages of a processing element, 3 to 9: more of them for a faster clock
     #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().pipeline)]
     pub pipeline: usize,
+    /// What multiplies two elements
+    #[arg(long, value_enum, default_value_t = MultiplierName::Lut)]
+    pub multiplier: MultiplierName,
+}
+
+/// What multiplies two elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MultiplierName {
+    /// Logic: a small multiplier and a shifter
+    Lut,
+    /// Multiplier blocks of 18 x 18 bits
+    Dsp,
 }
 
 impl ArrayArguments {
@@ -400,6 +412,10 @@ impl ArrayArguments {
             cols: self.cols,
             max_k: self.max_k,
             pipeline: self.pipeline,
+            multiplier: match self.multiplier {
+                MultiplierName::Lut => Multiplier::Lut,
+                MultiplierName::Dsp => Multiplier::Dsp,
+            },
             ..ArrayConfig::default()
         };
         Ok(config.validate()?)

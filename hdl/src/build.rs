@@ -30,19 +30,23 @@ macro_rules! with_core {
         let config = $config;
         match config.acc_bits() {
             52 => {
-                let $core = Core::<52>::new(config.rows, config.cols, config.pipeline);
+                let $core =
+                    Core::<52>::new(config.rows, config.cols, config.pipeline, config.multiplier);
                 $body
             }
             56 => {
-                let $core = Core::<56>::new(config.rows, config.cols, config.pipeline);
+                let $core =
+                    Core::<56>::new(config.rows, config.cols, config.pipeline, config.multiplier);
                 $body
             }
             60 => {
-                let $core = Core::<60>::new(config.rows, config.cols, config.pipeline);
+                let $core =
+                    Core::<60>::new(config.rows, config.cols, config.pipeline, config.multiplier);
                 $body
             }
             _ => {
-                let $core = Core::<64>::new(config.rows, config.cols, config.pipeline);
+                let $core =
+                    Core::<64>::new(config.rows, config.cols, config.pipeline, config.multiplier);
                 $body
             }
         }

@@ -12,6 +12,17 @@ pub const MAX_SIDE: usize = 64;
 /// Largest reduction dimension that the widest accumulator holds without overflow.
 pub const MAX_K: usize = 1 << 20;
 
+/// What multiplies two elements in a PE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Multiplier {
+    /// Significands of 4 bits, and a shifter behind their product: least logic where there are no multiplier blocks to spare.
+    #[default]
+    Lut,
+    /// Elements as integers of 18 bits and a sign, one multiplication of 18 x 18 bits and no shifter: for multiplier blocks.
+    Dsp,
+}
+
 /// What the generator builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,6 +37,8 @@ pub struct ArrayConfig {
     pub max_k: usize,
     /// Stages of a PE, from its operands to its accumulator: more of them for a faster clock.
     pub pipeline: usize,
+    /// What multiplies two elements.
+    pub multiplier: Multiplier,
 }
 
 impl Default for ArrayConfig {
@@ -36,6 +49,7 @@ impl Default for ArrayConfig {
             lanes: golden::format::BLOCK,
             max_k: 4096,
             pipeline: 7,
+            multiplier: Multiplier::default(),
         }
     }
 }

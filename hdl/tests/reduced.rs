@@ -111,7 +111,9 @@ fn fp4_sums_are_exact() {
                 module.weight[i].next = u64::from(w[i].to_bits()).into();
                 module.act[i].next = u64::from(a[i].to_bits()).into();
             }
-            cycle!(module);
+            for _ in 0..=Fp4Sum::latency(pipelined) {
+                cycle!(module);
+            }
             let found = signed(module.sum.val().to_u64(), 13);
             assert_eq!(found, sum_fp4_fp4(w, a), "{w:?} * {a:?}");
         }

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use hdl::build::emit_module;
+use hdl::config::Multiplier;
 use hdl::emit::{Bundle, EmitError};
 use hdl::mac::Pe;
 use hdl::mac::reduced::{Fp4Sum, Fp8Pe, Fp8Sum, Nvfp4Pair};
@@ -124,17 +125,17 @@ pub struct Part {
     pub stages: usize,
     /// What it has to reach.
     pub bars: Vec<Bar>,
-    emit: Box<dyn Fn() -> Result<Bundle, EmitError> + Send + Sync>,
+    emit: Box<dyn Fn(Multipliers) -> Result<Bundle, EmitError> + Send + Sync>,
 }
 
 impl Part {
-    /// A part and the module that makes it.
+    /// A part and the module that makes it, which may be another one where there are multiplier blocks.
     pub fn new(
         name: &'static str,
         title: &'static str,
         stages: usize,
         bars: &[Bar],
-        emit: impl Fn() -> Result<Bundle, EmitError> + Send + Sync + 'static,
+        emit: impl Fn(Multipliers) -> Result<Bundle, EmitError> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name,
@@ -157,42 +158,48 @@ pub fn parts(stages: usize) -> Vec<Part> {
             "FP4 x FP4, 16 lanes, exact sum",
             1,
             &[lut4(650.0)],
-            || emit_module(Fp4Sum::new(false)),
+            |_| emit_module(Fp4Sum::new(false)),
         ),
         Part::new(
             "nvfp4_pair",
             "pair of NVFP4 blocks with both scales, exact",
-            5,
+            6,
             &[lut4(1_800.0), mhz(100.0)],
-            || emit_module(Nvfp4Pair::new(true)),
+            |_| emit_module(Nvfp4Pair::new(true)),
         ),
         Part::new(
             "fp8_sum",
             "FP8 x FP8, 16 lanes, exact sum",
             4,
             &[lut4(5_000.0), mhz(80.0)],
-            || emit_module(Fp8Sum::new(true)),
+            |_| emit_module(Fp8Sum::new(true)),
         ),
         Part::new(
             "fp8_pe",
             "processing element, FP8 alone",
             stages,
             &[],
-            move || emit_module(Fp8Pe::<ACC>::new(stages)),
+            move |_| emit_module(Fp8Pe::<ACC>::new(stages)),
         ),
         Part::new(
             "pe",
             "processing element, all four modes",
             stages,
             &[ratio("fp8_pe", 1.15)],
-            move || emit_module(Pe::<ACC>::new(stages)),
+            move |multipliers| {
+                let multiplier = match multipliers {
+                    Multipliers::Logic => Multiplier::Lut,
+                    Multipliers::Blocks => Multiplier::Dsp,
+                };
+                emit_module(Pe::<ACC>::new(stages, multiplier))
+            },
         ),
         Part::new(
             "act_quantizer",
             "activation quantizer, one element a cycle",
             9,
             &[lut4(1_500.0)],
-            || emit_module(ActQuantizer::default()),
+            |_| emit_module(ActQuantizer::default()),
         ),
     ]
 }
@@ -376,7 +383,7 @@ fn build(
     conditions: Option<&Conditions>,
 ) -> Result<(Harness, String, Build), TableError> {
     let start = Instant::now();
-    let bundle = (part.emit)()?;
+    let bundle = (part.emit)(multipliers)?;
     // The top stands last.
     let harness = bundle.modules.last().map(Harness::of).unwrap_or(Harness {
         text: String::new(),

@@ -1,6 +1,6 @@
 //! A lane: one element of a block pair.
 
-use super::{WIDE_PRODUCT, WIDE_SUM};
+use super::{INTEGER_PRODUCT, WIDE_PRODUCT, WIDE_SUM};
 use crate::prelude::*;
 use golden::format::BLOCK;
 use std::array::from_fn;
@@ -58,6 +58,55 @@ pub struct AlignedProduct {
 impl Logic for AlignedProduct {
     fn update(&mut self) {
         self.magnitude.next = bit_cast::<WIDE_PRODUCT, 8>(self.product.val()) << self.shift.val();
+        self.aligned.next = self.magnitude.val();
+        if self.negative.val() {
+            self.aligned.next = !self.magnitude.val();
+        }
+    }
+}
+
+/// Multiplies two elements that are integers, and needs no shifter behind.
+#[derive(LogicBlock, Default)]
+pub struct IntegerLane {
+    /// `{sign, magnitude[17:0]}` of the weight element.
+    pub weight: Signal<In, Bits<19>>,
+    /// `{sign, magnitude[17:0]}` of the activation element.
+    pub act: Signal<In, Bits<19>>,
+    /// The magnitudes' product.
+    pub product: Signal<Out, Bits<INTEGER_PRODUCT>>,
+    /// Its sign.
+    pub negative: Signal<Out, Bit>,
+    multiplier: MulU<18, 18, INTEGER_PRODUCT>,
+}
+
+/// Product of two elements' magnitudes, 18 x 18 bits, and its sign.
+#[kernel]
+impl Logic for IntegerLane {
+    fn update(&mut self) {
+        self.multiplier.a.next = self.weight.val().get_bits::<18>(0);
+        self.multiplier.b.next = self.act.val().get_bits::<18>(0);
+        self.product.next = self.multiplier.p.val();
+        self.negative.next = self.weight.val().get_bit(18) ^ self.act.val().get_bit(18);
+    }
+}
+
+/// Gives a product that is in its place its sign.
+#[derive(LogicBlock, Default)]
+pub struct SignedProduct {
+    /// A lane's product.
+    pub product: Signal<In, Bits<INTEGER_PRODUCT>>,
+    /// Its sign.
+    pub negative: Signal<In, Bit>,
+    /// The product with its sign in one's complement, as [`AlignedProduct::aligned`].
+    pub aligned: Signal<Out, Bits<WIDE_PRODUCT>>,
+    magnitude: Signal<Local, Bits<WIDE_PRODUCT>>,
+}
+
+/// A product, inverted if it is negative.
+#[kernel]
+impl Logic for SignedProduct {
+    fn update(&mut self) {
+        self.magnitude.next = bit_cast::<WIDE_PRODUCT, INTEGER_PRODUCT>(self.product.val());
         self.aligned.next = self.magnitude.val();
         if self.negative.val() {
             self.aligned.next = !self.magnitude.val();

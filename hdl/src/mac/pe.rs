@@ -2,9 +2,11 @@
 
 use super::scale::{FOUR_BIT_SCALED, SCALED};
 use super::{
-    AlignedProduct, AlignedSum, BOUNDARIES, Boundary, FOUR_BIT_SUM, Lane, MAX_STAGES, MIXED_SUM,
-    ScaleFirst, ScaleSecond, TERM, TermAlign, WIDE_PRODUCT, WIDE_SUM, boundaries,
+    AlignedProduct, AlignedSum, BOUNDARIES, Boundary, FOUR_BIT_SUM, INTEGER_PRODUCT, IntegerLane,
+    Lane, MAX_STAGES, MIXED_SUM, ScaleFirst, ScaleSecond, SignedProduct, TERM, TermAlign,
+    WIDE_PRODUCT, WIDE_SUM, boundaries,
 };
+use crate::config::Multiplier;
 use crate::prelude::*;
 use golden::format::BLOCK;
 use std::array::from_fn;
@@ -46,16 +48,20 @@ pub struct Pe<const ACC: usize> {
     pub weight_nan: Signal<In, Bit>,
     /// The weight block's scale, `{significand, shift}`.
     pub weight_scale: Signal<In, Bits<8>>,
-    /// The weight block's lanes.
-    pub weight: [Signal<In, Bits<9>>; BLOCK],
+    /// The weight block's lanes; none with [`Multiplier::Dsp`].
+    pub weight: Vec<Signal<In, Bits<9>>>,
+    /// The weight block's lanes as integers; none with [`Multiplier::Lut`].
+    pub weight_integer: Vec<Signal<In, Bits<19>>>,
     /// The activation block is FP8.
     pub act_fp8: Signal<In, Bit>,
     /// The activation block has a NaN.
     pub act_nan: Signal<In, Bit>,
     /// The activation block's scale, `{significand, shift}`.
     pub act_scale: Signal<In, Bits<8>>,
-    /// The activation block's lanes.
-    pub act: [Signal<In, Bits<9>>; BLOCK],
+    /// The activation block's lanes, likewise.
+    pub act: Vec<Signal<In, Bits<9>>>,
+    /// The activation block's lanes as integers, likewise.
+    pub act_integer: Vec<Signal<In, Bits<19>>>,
     /// The captured accumulator, two's complement in units of 2^-20.
     pub result: Signal<Out, Bits<ACC>>,
     /// The captured sticky NaN.
@@ -78,13 +84,19 @@ pub struct Pe<const ACC: usize> {
     act_shift: Signal<Local, Bits<5>>,
 
     // From the operands to the sum.
-    operand_weight: [PipelineRegister<Bits<9>>; BLOCK],
-    operand_act: [PipelineRegister<Bits<9>>; BLOCK],
-    lane: [Lane; BLOCK],
-    product: [PipelineRegister<Bits<8>>; BLOCK],
+    operand_weight: Vec<PipelineRegister<Bits<9>>>,
+    operand_act: Vec<PipelineRegister<Bits<9>>>,
+    lane: Vec<Lane>,
+    product: Vec<PipelineRegister<Bits<8>>>,
+    product_shift: Vec<PipelineRegister<Bits<5>>>,
+    align: Vec<AlignedProduct>,
+    operand_weight_integer: Vec<PipelineRegister<Bits<19>>>,
+    operand_act_integer: Vec<PipelineRegister<Bits<19>>>,
+    integer_lane: Vec<IntegerLane>,
+    integer_product: Vec<PipelineRegister<Bits<INTEGER_PRODUCT>>>,
+    sign: Vec<SignedProduct>,
     product_negative: [PipelineRegister<Bit>; BLOCK],
-    product_shift: [PipelineRegister<Bits<5>>; BLOCK],
-    align: [AlignedProduct; BLOCK],
+    aligned: [Signal<Local, Bits<WIDE_PRODUCT>>; BLOCK],
     take_middle: Signal<Local, Bit>,
     take_high: Signal<Local, Bit>,
     aligned_low: [PipelineRegister<Bits<FOUR_BIT_SUM>>; BLOCK],
@@ -116,12 +128,28 @@ pub struct Pe<const ACC: usize> {
     accumulator_nan: DataRegister<Bit>,
     result_register: DataRegister<Bits<ACC>>,
     result_nan_register: DataRegister<Bit>,
+
+    /// Lanes with a shifter behind the multiplier, and lanes of integers: all of them one or the other.
+    _shifting: usize,
+    _integer: usize,
 }
 
 impl<const ACC: usize> Pe<ACC> {
     /// A PE of so many stages, accumulator included; see [`boundaries`].
     #[must_use]
-    pub fn new(stages: usize) -> Self {
+    pub fn new(stages: usize, multiplier: Multiplier) -> Self {
+        let (shifting, integer) = match multiplier {
+            Multiplier::Lut => (BLOCK, 0),
+            Multiplier::Dsp => (0, BLOCK),
+        };
+        fn several<T: Default>(number: usize) -> Vec<T> {
+            (0..number).map(|_| T::default()).collect()
+        }
+        fn registers<T: Word>(number: usize, present: bool) -> Vec<PipelineRegister<T>> {
+            (0..number)
+                .map(|_| PipelineRegister::new(present))
+                .collect()
+        }
         let present = boundaries(stages);
         let at = |boundary: Boundary| present[boundary as usize];
         // Registers of consecutive boundaries, the first that of the operands or of the products.
@@ -144,11 +172,13 @@ impl<const ACC: usize> Pe<ACC> {
             weight_fp8: Default::default(),
             weight_nan: Default::default(),
             weight_scale: Default::default(),
-            weight: Default::default(),
+            weight: several(shifting),
+            weight_integer: several(integer),
             act_fp8: Default::default(),
             act_nan: Default::default(),
             act_scale: Default::default(),
-            act: Default::default(),
+            act: several(shifting),
+            act_integer: several(integer),
             result: Default::default(),
             result_nan: Default::default(),
             operand_weight_fp8: PipelineRegister::new(at(Boundary::Operands)),
@@ -165,13 +195,19 @@ impl<const ACC: usize> Pe<ACC> {
             pair_wide: Default::default(),
             weight_shift: Default::default(),
             act_shift: Default::default(),
-            operand_weight: lanes(at(Boundary::Operands)),
-            operand_act: lanes(at(Boundary::Operands)),
-            lane: Default::default(),
-            product: lanes(at(Boundary::Product)),
+            operand_weight: registers(shifting, at(Boundary::Operands)),
+            operand_act: registers(shifting, at(Boundary::Operands)),
+            lane: several(shifting),
+            product: registers(shifting, at(Boundary::Product)),
+            product_shift: registers(shifting, at(Boundary::Product)),
+            align: several(shifting),
+            operand_weight_integer: registers(integer, at(Boundary::Operands)),
+            operand_act_integer: registers(integer, at(Boundary::Operands)),
+            integer_lane: several(integer),
+            integer_product: registers(integer, at(Boundary::Product)),
+            sign: several(integer),
             product_negative: lanes(at(Boundary::Product)),
-            product_shift: lanes(at(Boundary::Product)),
-            align: Default::default(),
+            aligned: Default::default(),
             take_middle: Default::default(),
             take_high: Default::default(),
             aligned_low: lanes(at(Boundary::Aligned)),
@@ -199,13 +235,15 @@ impl<const ACC: usize> Pe<ACC> {
             accumulator_nan: Default::default(),
             result_register: Default::default(),
             result_nan_register: Default::default(),
+            _shifting: shifting,
+            _integer: integer,
         }
     }
 }
 
 impl<const ACC: usize> Default for Pe<ACC> {
     fn default() -> Self {
-        Self::new(MAX_STAGES)
+        Self::new(MAX_STAGES, Multiplier::default())
     }
 }
 
@@ -287,19 +325,9 @@ impl<const ACC: usize> Logic for Pe<ACC> {
         self.take_middle.next =
             self.enable[2].val() && (self.fresh.val() || !self.four_bit[0].q.val());
         self.take_high.next = self.enable[2].val() && (self.fresh.val() || self.wide[0].q.val());
-        for i in 0..BLOCK {
+        for i in 0..self._shifting {
             pipeline_registers!(self, clock, enable[0], operand_weight[i], operand_act[i]);
-            pipeline_registers!(
-                self,
-                clock,
-                enable[1],
-                product[i],
-                product_negative[i],
-                product_shift[i]
-            );
-            pipeline_registers!(self, clock, enable[2], aligned_low[i], aligned_negative[i]);
-            pipeline_registers!(self, clock, take_middle, aligned_middle[i]);
-            pipeline_registers!(self, clock, take_high, aligned_high[i]);
+            pipeline_registers!(self, clock, enable[1], product[i], product_shift[i]);
             self.operand_weight[i].d.next = self.weight[i].val();
             self.operand_act[i].d.next = self.act[i].val();
             self.lane[i].weight.next = self.operand_weight[i].q.val();
@@ -310,10 +338,35 @@ impl<const ACC: usize> Logic for Pe<ACC> {
             self.align[i].product.next = self.product[i].q.val();
             self.align[i].negative.next = self.product_negative[i].q.val();
             self.align[i].shift.next = self.product_shift[i].q.val();
-            self.aligned_low[i].d.next = self.align[i].aligned.val().get_bits::<FOUR_BIT_SUM>(0);
-            self.aligned_middle[i].d.next =
-                self.align[i].aligned.val().get_bits::<MIDDLE>(FOUR_BIT_SUM);
-            self.aligned_high[i].d.next = self.align[i].aligned.val().get_bits::<HIGH>(MIXED_SUM);
+            self.aligned[i].next = self.align[i].aligned.val();
+        }
+        for i in 0..self._integer {
+            pipeline_registers!(
+                self,
+                clock,
+                enable[0],
+                operand_weight_integer[i],
+                operand_act_integer[i]
+            );
+            pipeline_registers!(self, clock, enable[1], integer_product[i]);
+            self.operand_weight_integer[i].d.next = self.weight_integer[i].val();
+            self.operand_act_integer[i].d.next = self.act_integer[i].val();
+            self.integer_lane[i].weight.next = self.operand_weight_integer[i].q.val();
+            self.integer_lane[i].act.next = self.operand_act_integer[i].q.val();
+            self.integer_product[i].d.next = self.integer_lane[i].product.val();
+            self.product_negative[i].d.next = self.integer_lane[i].negative.val();
+            self.sign[i].product.next = self.integer_product[i].q.val();
+            self.sign[i].negative.next = self.product_negative[i].q.val();
+            self.aligned[i].next = self.sign[i].aligned.val();
+        }
+        for i in 0..BLOCK {
+            pipeline_registers!(self, clock, enable[1], product_negative[i]);
+            pipeline_registers!(self, clock, enable[2], aligned_low[i], aligned_negative[i]);
+            pipeline_registers!(self, clock, take_middle, aligned_middle[i]);
+            pipeline_registers!(self, clock, take_high, aligned_high[i]);
+            self.aligned_low[i].d.next = self.aligned[i].val().get_bits::<FOUR_BIT_SUM>(0);
+            self.aligned_middle[i].d.next = self.aligned[i].val().get_bits::<MIDDLE>(FOUR_BIT_SUM);
+            self.aligned_high[i].d.next = self.aligned[i].val().get_bits::<HIGH>(MIXED_SUM);
         }
         self.tree.clock.next = self.clock.val();
         self.tree.enable.next = self.enable[3].val();

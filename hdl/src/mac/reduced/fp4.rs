@@ -16,7 +16,7 @@ const SCALED_TWICE: usize = SCALED + 4;
 /// Product of two E2M1 elements.
 ///
 /// An E2M1 magnitude in units of 2^-1 is a significand of two bits, shifted by up to 2. The product of the significands has four bits, each of
-/// them a table of four inputs, and the sum of the shifts likewise.
+/// them a table of four inputs.
 #[derive(LogicBlock, Default)]
 pub struct Fp4Product {
     /// E2M1 code of the weight element.
@@ -27,10 +27,10 @@ pub struct Fp4Product {
     pub product: Signal<Out, Bits<PRODUCT>>,
     /// What is missing.
     pub negative: Signal<Out, Bit>,
-    exponents: Signal<Local, Bits<4>>,
+    weight_shift: Signal<Local, Bits<3>>,
+    act_shift: Signal<Local, Bits<3>>,
     shift: Signal<Local, Bits<3>>,
-    significands: Signal<Local, Bits<4>>,
-    significand: Signal<Local, Bits<4>>,
+    multiplier: MulU<2, 2, 4>,
     magnitude: Signal<Local, Bits<PRODUCT>>,
 }
 
@@ -38,45 +38,21 @@ pub struct Fp4Product {
 #[kernel]
 impl Logic for Fp4Product {
     fn update(&mut self) {
-        self.exponents.next = (bit_cast::<4, 2>(self.weight.val().get_bits::<2>(1)) << 2)
-            | bit_cast::<4, 2>(self.act.val().get_bits::<2>(1));
-        // A subnormal's exponent 0 shifts like 1, so exponents 0 1 2 3 shift by 0 0 1 2.
-        match self.exponents.val().index() {
-            2 => self.shift.next = 1.into(),
-            6 => self.shift.next = 1.into(),
-            8 => self.shift.next = 1.into(),
-            9 => self.shift.next = 1.into(),
-            3 => self.shift.next = 2.into(),
-            7 => self.shift.next = 2.into(),
-            10 => self.shift.next = 2.into(),
-            12 => self.shift.next = 2.into(),
-            13 => self.shift.next = 2.into(),
-            11 => self.shift.next = 3.into(),
-            14 => self.shift.next = 3.into(),
-            15 => self.shift.next = 4.into(),
-            _ => self.shift.next = 0.into(),
-        }
-        self.significands.next = (bit_cast::<4, 1>(self.weight.val().get_bits::<1>(0)) << 2)
-            | bit_cast::<4, 1>(self.act.val().get_bits::<1>(0));
+        // Exponents 0 1 2 3 shift by 0 0 1 2: a subnormal shifts like the least normal one.
+        self.weight_shift.next = 0.into();
+        self.multiplier.a.next = bit_cast::<2, 1>(self.weight.val().get_bits::<1>(0));
         if self.weight.val().get_bits::<2>(1).any() {
-            self.significands.next = self.significands.val() | 8;
+            self.weight_shift.next = bit_cast::<3, 2>(self.weight.val().get_bits::<2>(1)) - 1;
+            self.multiplier.a.next = bit_cast::<2, 1>(self.weight.val().get_bits::<1>(0)) | 2;
         }
+        self.act_shift.next = 0.into();
+        self.multiplier.b.next = bit_cast::<2, 1>(self.act.val().get_bits::<1>(0));
         if self.act.val().get_bits::<2>(1).any() {
-            self.significands.next = self.significands.val() | 2;
+            self.act_shift.next = bit_cast::<3, 2>(self.act.val().get_bits::<2>(1)) - 1;
+            self.multiplier.b.next = bit_cast::<2, 1>(self.act.val().get_bits::<1>(0)) | 2;
         }
-        match self.significands.val().index() {
-            5 => self.significand.next = 1.into(),
-            6 => self.significand.next = 2.into(),
-            7 => self.significand.next = 3.into(),
-            9 => self.significand.next = 2.into(),
-            10 => self.significand.next = 4.into(),
-            11 => self.significand.next = 6.into(),
-            13 => self.significand.next = 3.into(),
-            14 => self.significand.next = 6.into(),
-            15 => self.significand.next = 9.into(),
-            _ => self.significand.next = 0.into(),
-        }
-        self.magnitude.next = bit_cast::<PRODUCT, 4>(self.significand.val()) << self.shift.val();
+        self.shift.next = self.weight_shift.val() + self.act_shift.val();
+        self.magnitude.next = bit_cast::<PRODUCT, 4>(self.multiplier.p.val()) << self.shift.val();
         self.negative.next = self.weight.val().get_bit(3) ^ self.act.val().get_bit(3);
         self.product.next = self.magnitude.val();
         if self.weight.val().get_bit(3) ^ self.act.val().get_bit(3) {
@@ -90,7 +66,7 @@ impl Logic for Fp4Product {
 pub struct Fp4Sum {
     /// Clock.
     pub clock: Signal<In, Clock>,
-    /// The register between products and adders loads.
+    /// All registers load.
     pub enable: Signal<In, Bit>,
     /// E2M1 codes of the weight block.
     pub weight: [Signal<In, Bits<4>>; BLOCK],
@@ -103,12 +79,14 @@ pub struct Fp4Sum {
     negative: [PipelineRegister<Bit>; BLOCK],
     eight: [AddCarry<PRODUCT, 10>; 8],
     four: [AddCarry<10, 11>; 4],
+    partial: [PipelineRegister<Bits<11>>; 4],
+    carry: [PipelineRegister<Bit>; 4],
     two: [AddCarry<11, 12>; 2],
     one: AddCarry<12, FOUR_BIT_SUM>,
 }
 
 impl Fp4Sum {
-    /// With a register between products and adders, or without any.
+    /// With registers behind the products and in the middle of the adders, or without any.
     #[must_use]
     pub fn new(pipelined: bool) -> Self {
         Self {
@@ -122,9 +100,19 @@ impl Fp4Sum {
             negative: from_fn(|_| PipelineRegister::new(pipelined)),
             eight: Default::default(),
             four: Default::default(),
+            partial: from_fn(|_| PipelineRegister::new(pipelined)),
+            carry: from_fn(|_| PipelineRegister::new(pipelined)),
             two: Default::default(),
             one: Default::default(),
         }
+    }
+}
+
+impl Fp4Sum {
+    /// Loads of `enable` from the blocks to their sum.
+    #[must_use]
+    pub const fn latency(pipelined: bool) -> usize {
+        if pipelined { 2 } else { 0 }
     }
 }
 
@@ -151,26 +139,29 @@ impl Logic for Fp4Sum {
             self.eight[i].carry.next = self.negative[i].q.val();
         }
         for i in 0..4 {
+            pipeline_registers!(self, clock, enable, partial[i], carry[i]);
             self.four[i].a.next = self.eight[2 * i].sum.val();
             self.four[i].b.next = self.eight[2 * i + 1].sum.val();
             self.four[i].carry.next = self.negative[8 + i].q.val();
+            self.partial[i].d.next = self.four[i].sum.val();
+            self.carry[i].d.next = self.negative[12 + i].q.val();
         }
         for i in 0..2 {
-            self.two[i].a.next = self.four[2 * i].sum.val();
-            self.two[i].b.next = self.four[2 * i + 1].sum.val();
-            self.two[i].carry.next = self.negative[12 + i].q.val();
+            self.two[i].a.next = self.partial[2 * i].q.val();
+            self.two[i].b.next = self.partial[2 * i + 1].q.val();
+            self.two[i].carry.next = self.carry[i].q.val();
         }
         self.one.a.next = self.two[0].sum.val();
         self.one.b.next = self.two[1].sum.val();
-        self.one.carry.next = self.negative[14].q.val();
+        self.one.carry.next = self.carry[2].q.val();
         self.sum.next =
-            self.one.sum.val() + bit_cast::<FOUR_BIT_SUM, 1>(self.negative[15].q.val().into());
+            self.one.sum.val() + bit_cast::<FOUR_BIT_SUM, 1>(self.carry[3].q.val().into());
     }
 }
 
 /// Exact product of a pair of FP4 blocks with both their scales.
 ///
-/// Pipelined, the term belongs to the blocks of four loads of `enable` before ([`Nvfp4Pair::latency`]).
+/// Pipelined, the term belongs to the blocks of five loads of `enable` before ([`Nvfp4Pair::latency`]).
 #[derive(LogicBlock, PortAccess)]
 pub struct Nvfp4Pair {
     /// Clock.
@@ -190,9 +181,9 @@ pub struct Nvfp4Pair {
     dot: Fp4Sum,
     weight_decoder: MagnitudeDecoder,
     act_decoder: MagnitudeDecoder,
-    weight_significand: [PipelineRegister<Bits<4>>; 2],
-    act_significand: [PipelineRegister<Bits<4>>; 3],
-    shift: [PipelineRegister<Bits<5>>; 4],
+    weight_significand: [PipelineRegister<Bits<4>>; 3],
+    act_significand: [PipelineRegister<Bits<4>>; 4],
+    shift: [PipelineRegister<Bits<5>>; 5],
     sum: PipelineRegister<Bits<FOUR_BIT_SUM>>,
     first: ScaleProduct<FOUR_BIT_SUM, 15, SCALED>,
     scaled: PipelineRegister<Bits<SCALED>>,
@@ -202,7 +193,7 @@ pub struct Nvfp4Pair {
 }
 
 impl Nvfp4Pair {
-    /// With registers behind products, sum, first and second scale, or without any.
+    /// With registers behind products, in the middle of the adders, behind the sum and each scale, or without any.
     #[must_use]
     pub fn new(pipelined: bool) -> Self {
         fn chain<T: Word, const N: usize>(pipelined: bool) -> [PipelineRegister<T>; N] {
@@ -234,7 +225,7 @@ impl Nvfp4Pair {
     /// Loads of `enable` from the blocks to their term.
     #[must_use]
     pub const fn latency(pipelined: bool) -> usize {
-        if pipelined { 4 } else { 0 }
+        if pipelined { 5 } else { 0 }
     }
 }
 
@@ -256,35 +247,37 @@ impl Logic for Nvfp4Pair {
         }
         self.weight_decoder.code.next = self.weight_scale.val().get_bits::<7>(0);
         self.act_decoder.code.next = self.act_scale.val().get_bits::<7>(0);
-        for i in 0..2 {
+        for i in 0..3 {
             pipeline_registers!(self, clock, enable, weight_significand[i]);
         }
-        for i in 0..3 {
+        for i in 0..4 {
             pipeline_registers!(self, clock, enable, act_significand[i]);
         }
-        for i in 0..4 {
+        for i in 0..5 {
             pipeline_registers!(self, clock, enable, shift[i]);
         }
         pipeline_registers!(self, clock, enable, sum, scaled, scaled_twice);
         self.weight_significand[0].d.next = self.weight_decoder.significand.val();
-        self.weight_significand[1].d.next = self.weight_significand[0].q.val();
         self.act_significand[0].d.next = self.act_decoder.significand.val();
         self.shift[0].d.next = bit_cast::<5, 4>(self.weight_decoder.shift.val())
             + bit_cast::<5, 4>(self.act_decoder.shift.val());
         for i in 1..3 {
-            self.act_significand[i].d.next = self.act_significand[i - 1].q.val();
+            self.weight_significand[i].d.next = self.weight_significand[i - 1].q.val();
         }
         for i in 1..4 {
+            self.act_significand[i].d.next = self.act_significand[i - 1].q.val();
+        }
+        for i in 1..5 {
             self.shift[i].d.next = self.shift[i - 1].q.val();
         }
         self.sum.d.next = self.dot.sum.val();
         self.first.value.next = self.sum.q.val();
-        self.first.significand.next = self.weight_significand[1].q.val();
+        self.first.significand.next = self.weight_significand[2].q.val();
         self.scaled.d.next = self.first.product.val();
         self.second.value.next = self.scaled.q.val();
-        self.second.significand.next = self.act_significand[2].q.val();
+        self.second.significand.next = self.act_significand[3].q.val();
         self.scaled_twice.d.next = self.second.product.val();
         self.extend.a.next = self.scaled_twice.q.val();
-        self.term.next = self.extend.y.val() << self.shift[3].q.val();
+        self.term.next = self.extend.y.val() << self.shift[4].q.val();
     }
 }
