@@ -257,9 +257,9 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
                     }
                     for i in 0..self._integer {
                         self.pe[r * cols + c].weight_integer[i].next =
-                            self.weight_integer[r * BLOCK + i].integer.val();
+                            self.weight_integer[r * BLOCK + i].value.val();
                         self.pe[r * cols + c].act_integer[i].next =
-                            self.act_integer[c * BLOCK + i].integer.val();
+                            self.act_integer[c * BLOCK + i].value.val();
                     }
                 }
             }

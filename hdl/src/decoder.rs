@@ -110,7 +110,7 @@ pub struct LaneInteger {
     /// `{sign, significand[3:0], shift[3:0]}`.
     pub lane: Signal<In, Bits<9>>,
     /// `{sign, magnitude[17:0]}`; the largest magnitude is 448 in units of 2^-9, below 2^18.
-    pub integer: Signal<Out, Bits<19>>,
+    pub value: Signal<Out, Bits<19>>,
     magnitude: Signal<Local, Bits<18>>,
 }
 
@@ -120,7 +120,7 @@ impl Logic for LaneInteger {
     fn update(&mut self) {
         self.magnitude.next =
             bit_cast::<18, 4>(self.lane.val().get_bits::<4>(4)) << self.lane.val().get_bits::<4>(0);
-        self.integer.next = (bit_cast::<19, 1>(self.lane.val().get_bits::<1>(8)) << 18)
+        self.value.next = (bit_cast::<19, 1>(self.lane.val().get_bits::<1>(8)) << 18)
             | bit_cast::<19, 18>(self.magnitude.val());
     }
 }

@@ -131,7 +131,7 @@ fn an_integer_lane_multiplies_every_pair_of_all_modes() {
             .map(|(value, lane)| {
                 integer.lane.next = lane;
                 settle(&mut integer);
-                (value, integer.integer.val())
+                (value, integer.value.val())
             })
             .collect::<Vec<_>>()
     });
@@ -206,7 +206,7 @@ impl<const ACC: usize> Bench<ACC> {
             for (lane, decoded) in integers.iter_mut().zip(&decoder.lane) {
                 self.integer.lane.next = decoded.val();
                 settle(&mut self.integer);
-                lane.next = self.integer.integer.val();
+                lane.next = self.integer.value.val();
             }
         }
         self.pairs[0] = pair.map(|(_, _, first, last)| (first, last));
