@@ -6,7 +6,7 @@ use checkpoints::nvfp4::Layout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use golden::profiles::Profile;
 use golden::{Scheme, Selection, Share};
-use hdl::config::ArrayConfig;
+use hdl::config::{ArrayConfig, Multiplier};
 
 /// An open generator of mixed FP4/FP8 accelerator hardware and the bit-exact model of it.
 #[derive(Debug, Parser)]
@@ -63,8 +63,10 @@ pub enum Command {
     /// Run blocks and layers through the emitted Verilog and compare with the golden model
     #[command(after_help = "Example: fgmp cosim --rows 3 --cols 5 --vectors 100000 --json -")]
     Cosim(Cosim),
-    /// Synthesize the core with yosys and count cells
-    #[command(after_help = "Example: fgmp synth --target ice40 --rows 1 --cols 1")]
+    /// Area and clock of the processing element's parts beside their bars and peers, or cells of the core
+    #[command(
+        after_help = "Example: fgmp synth --no-route\n         fgmp synth --target ice40 --rows 1 --cols 1"
+    )]
     Synth(Synth),
     /// Open FPGA boards
     #[command(after_help = "Example: fgmp board list")]
@@ -403,6 +405,18 @@ pub struct ArrayArguments {
     /// Accelerator: elements of the result memory; a power of two
     #[arg(long, value_name = "N", default_value_t = ArrayConfig::default().result_elements)]
     pub result_elements: usize,
+    /// What multiplies two elements
+    #[arg(long, value_enum, default_value_t = MultiplierName::Lut)]
+    pub multiplier: MultiplierName,
+}
+
+/// What multiplies two elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MultiplierName {
+    /// Logic: a small multiplier and a shifter
+    Lut,
+    /// Multiplier blocks of 18 x 18 bits
+    Dsp,
 }
 
 impl ArrayArguments {
@@ -418,6 +432,10 @@ impl ArrayArguments {
             weight_blocks: self.weight_blocks,
             act_blocks: self.act_blocks,
             result_elements: self.result_elements,
+            multiplier: match self.multiplier {
+                MultiplierName::Lut => Multiplier::Lut,
+                MultiplierName::Dsp => Multiplier::Dsp,
+            },
             ..ArrayConfig::default()
         };
         Ok(config.validate()?)
@@ -497,12 +515,21 @@ pub enum TargetName {
 pub struct Synth {
     #[command(flatten)]
     pub array: ArrayArguments,
-    /// Cell library
-    #[arg(long, value_enum, default_value_t = TargetName::Generic)]
-    pub target: TargetName,
-    /// Module to synthesize
-    #[arg(long, value_name = "MODULE", default_value = hdl::build::TOP)]
-    pub module: String,
+    /// The table of parts on ECP5 (default without --target and --module)
+    #[arg(long, conflicts_with_all = ["target", "module", "no_dsp"])]
+    pub table: bool,
+    /// Table: area only, without placing and routing
+    #[arg(long, conflicts_with_all = ["target", "module", "no_dsp"])]
+    pub no_route: bool,
+    /// Table: only this part (may be given several times)
+    #[arg(long, value_name = "PART", conflicts_with_all = ["target", "module", "no_dsp"])]
+    pub part: Vec<String>,
+    /// Cell library (default: generic)
+    #[arg(long, value_enum)]
+    pub target: Option<TargetName>,
+    /// Module to synthesize (default: the whole core)
+    #[arg(long, value_name = "MODULE")]
+    pub module: Option<String>,
     /// Multipliers as logic, where the target has blocks for them
     #[arg(long)]
     pub no_dsp: bool,

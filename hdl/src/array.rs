@@ -1,6 +1,7 @@
 //! The `rows x cols` array of processing elements. Twin of [`mod@golden::matmul`].
 
-use crate::decoder::{BLOCK_BITS, BlockDecoder};
+use crate::config::Multiplier;
+use crate::decoder::{BLOCK_BITS, BlockDecoder, LaneInteger};
 use crate::mac::{BOUNDARIES, Pe, boundaries};
 use crate::prelude::*;
 use crate::requantizer::{Requantizer, TILE_BITS};
@@ -58,6 +59,9 @@ pub struct PeArray<const ACC: usize> {
 
     row: Vec<BlockDecoder>,
     column: Vec<BlockDecoder>,
+    /// For [`Multiplier::Dsp`]: 16 a row and 16 a column, else none.
+    weight_integer: Vec<LaneInteger>,
+    act_integer: Vec<LaneInteger>,
     pe: Vec<Pe<ACC>>,
 
     // Pipeline control, shared by all PEs.
@@ -86,13 +90,19 @@ pub struct PeArray<const ACC: usize> {
 
     _rows: usize,
     _cols: usize,
+    _shifting: usize,
+    _integer: usize,
 }
 
 impl<const ACC: usize> PeArray<ACC> {
     /// An array of `rows` x `cols` PEs of so many `stages` ([`boundaries`]); the caller has validated both sides to be at least
     /// one and their product to be at most 2^16.
     #[must_use]
-    pub fn new(rows: usize, cols: usize, stages: usize) -> Self {
+    pub fn new(rows: usize, cols: usize, stages: usize, multiplier: Multiplier) -> Self {
+        let (shifting, integer) = match multiplier {
+            Multiplier::Lut => (BLOCK, 0),
+            Multiplier::Dsp => (0, BLOCK),
+        };
         let chain = || boundaries(stages).map(PipelineRegister::new);
         Self {
             clock: Default::default(),
@@ -118,7 +128,11 @@ impl<const ACC: usize> PeArray<ACC> {
             last_mismatch: Default::default(),
             row: (0..rows).map(|_| Default::default()).collect(),
             column: (0..cols).map(|_| Default::default()).collect(),
-            pe: (0..rows * cols).map(|_| Pe::new(stages)).collect(),
+            weight_integer: (0..rows * integer).map(|_| Default::default()).collect(),
+            act_integer: (0..cols * integer).map(|_| Default::default()).collect(),
+            pe: (0..rows * cols)
+                .map(|_| Pe::new(stages, multiplier))
+                .collect(),
             step: Default::default(),
             step_last: Default::default(),
             advance: Default::default(),
@@ -141,6 +155,8 @@ impl<const ACC: usize> PeArray<ACC> {
             requantizer: Default::default(),
             _rows: rows,
             _cols: cols,
+            _shifting: shifting,
+            _integer: integer,
         }
     }
 }
@@ -212,6 +228,14 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
         for c in 0..self._cols {
             self.column[c].block.next = self.act_data[c].val();
         }
+        for i in 0..self._integer {
+            for r in 0..self._rows {
+                self.weight_integer[r * BLOCK + i].lane.next = self.row[r].lane[i].val();
+            }
+            for c in 0..self._cols {
+                self.act_integer[c * BLOCK + i].lane.next = self.column[c].lane[i].val();
+            }
+        }
         for rows in self._rows..(self._rows + 1) {
             for cols in self._cols..(self._cols + 1) {
                 for r in 0..self._rows {
@@ -243,9 +267,15 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
         for r in 0..self._rows {
             for c in 0..self._cols {
                 for cols in self._cols..(self._cols + 1) {
-                    for i in 0..BLOCK {
+                    for i in 0..self._shifting {
                         self.pe[r * cols + c].weight[i].next = self.row[r].lane[i].val();
                         self.pe[r * cols + c].act[i].next = self.column[c].lane[i].val();
+                    }
+                    for i in 0..self._integer {
+                        self.pe[r * cols + c].weight_integer[i].next =
+                            self.weight_integer[r * BLOCK + i].value.val();
+                        self.pe[r * cols + c].act_integer[i].next =
+                            self.act_integer[c * BLOCK + i].value.val();
                     }
                 }
             }

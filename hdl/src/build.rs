@@ -34,19 +34,23 @@ macro_rules! with_core {
         let config = $config;
         match config.acc_bits() {
             52 => {
-                let $core = Core::<52>::new(config.rows, config.cols, config.pipeline);
+                let $core =
+                    Core::<52>::new(config.rows, config.cols, config.pipeline, config.multiplier);
                 $body
             }
             56 => {
-                let $core = Core::<56>::new(config.rows, config.cols, config.pipeline);
+                let $core =
+                    Core::<56>::new(config.rows, config.cols, config.pipeline, config.multiplier);
                 $body
             }
             60 => {
-                let $core = Core::<60>::new(config.rows, config.cols, config.pipeline);
+                let $core =
+                    Core::<60>::new(config.rows, config.cols, config.pipeline, config.multiplier);
                 $body
             }
             _ => {
-                let $core = Core::<64>::new(config.rows, config.cols, config.pipeline);
+                let $core =
+                    Core::<64>::new(config.rows, config.cols, config.pipeline, config.multiplier);
                 $body
             }
         }
@@ -118,6 +122,17 @@ pub fn emit_accelerator(config: ArrayConfig) -> Result<Bundle, BuildError> {
 /// The configuration is out of bounds.
 pub fn simulated_accelerator(config: ArrayConfig) -> Result<Box<dyn Model>, ConfigError> {
     with_accelerator!(config.validate()?, accelerator => Ok(Box::new(accelerator)))
+/// Emits one module with all that is in it, under its own name.
+///
+/// # Errors
+/// The module can't be translated.
+pub fn emit_module(mut module: impl Block) -> Result<Bundle, EmitError> {
+    module.connect_all();
+    let options = EmitOptions {
+        prefix: PREFIX.to_owned(),
+        ..EmitOptions::default()
+    };
+    emit(&module, &options)
 }
 
 /// The core of a configuration for rust-hdl's simulator; ports are numbered as in the emitted top.

@@ -18,6 +18,16 @@ pub const MAX_WEIGHT_BLOCKS: usize = 1 << 12;
 pub const MAX_ACT_BLOCKS: usize = 1 << 14;
 /// Most elements of the result memory: they are addressed with 16 bits.
 pub const MAX_RESULT_ELEMENTS: usize = 1 << 16;
+/// What multiplies two elements in a PE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Multiplier {
+    /// Significands of 4 bits, and a shifter behind their product: least logic where there are no multiplier blocks to spare.
+    #[default]
+    Lut,
+    /// Elements as integers of 18 bits and a sign, one multiplication of 18 x 18 bits and no shifter: for multiplier blocks.
+    Dsp,
+}
 
 /// What the generator builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +53,8 @@ pub struct ArrayConfig {
     pub act_blocks: usize,
     /// Accelerator: elements of the memory in which results wait for their quantization. A power of two.
     pub result_elements: usize,
+    /// What multiplies two elements.
+    pub multiplier: Multiplier,
 }
 
 impl Default for ArrayConfig {
@@ -58,6 +70,7 @@ impl Default for ArrayConfig {
             weight_blocks: 64,
             act_blocks: 256,
             result_elements: 4096,
+            multiplier: Multiplier::default(),
         }
     }
 }

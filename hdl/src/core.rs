@@ -1,6 +1,7 @@
 //! The generated top: the array and the activation quantization unit side by side.
 
 use crate::array::PeArray;
+use crate::config::Multiplier;
 use crate::decoder::BLOCK_BITS;
 use crate::prelude::*;
 use crate::quantizer::ActQuantizer;
@@ -93,7 +94,7 @@ pub struct Core<const ACC: usize> {
 impl<const ACC: usize> Core<ACC> {
     /// A core with an array of `rows` x `cols` PEs of so many `stages`; see [`PeArray::new`].
     #[must_use]
-    pub fn new(rows: usize, cols: usize, stages: usize) -> Self {
+    pub fn new(rows: usize, cols: usize, stages: usize, multiplier: Multiplier) -> Self {
         Self {
             clock: Default::default(),
             reset: Default::default(),
@@ -132,7 +133,7 @@ impl<const ACC: usize> Core<ACC> {
             tag_ready: Default::default(),
             tag_last: Default::default(),
             tag_data: Default::default(),
-            array: PeArray::new(rows, cols, stages),
+            array: PeArray::new(rows, cols, stages, multiplier),
             quantizer: Default::default(),
             _rows: rows,
             _cols: cols,

@@ -78,6 +78,53 @@ impl Logic for ElementDecoder {
     }
 }
 
+/// An E4M3 magnitude or UE4M3 scale, decoded: value = significand * 2^shift * 2^-9.
+#[derive(LogicBlock, Default)]
+pub struct MagnitudeDecoder {
+    /// Exponent and mantissa.
+    pub code: Signal<In, Bits<7>>,
+    /// The significand with its leading bit.
+    pub significand: Signal<Out, Bits<4>>,
+    /// 0 to 14.
+    pub shift: Signal<Out, Bits<4>>,
+    exponent: Signal<Local, Bits<4>>,
+}
+
+/// Decodes an E4M3 magnitude to significand and left shift, in units of 2^-9.
+#[kernel]
+impl Logic for MagnitudeDecoder {
+    fn update(&mut self) {
+        self.exponent.next = self.code.val().get_bits::<4>(3);
+        self.significand.next = bit_cast::<4, 3>(self.code.val().get_bits::<3>(0));
+        self.shift.next = 0.into();
+        if self.exponent.val().any() {
+            self.significand.next = bit_cast::<4, 3>(self.code.val().get_bits::<3>(0)) | 8;
+            self.shift.next = self.exponent.val() - 1;
+        }
+    }
+}
+
+/// A lane as an integer, for multipliers as wide as that.
+#[derive(LogicBlock, Default)]
+pub struct LaneInteger {
+    /// `{sign, significand[3:0], shift[3:0]}`.
+    pub lane: Signal<In, Bits<9>>,
+    /// `{sign, magnitude[17:0]}`; the largest magnitude is 448 in units of 2^-9, below 2^18.
+    pub value: Signal<Out, Bits<19>>,
+    magnitude: Signal<Local, Bits<18>>,
+}
+
+/// Sign and integer magnitude of a lane: its significand, shifted.
+#[kernel]
+impl Logic for LaneInteger {
+    fn update(&mut self) {
+        self.magnitude.next =
+            bit_cast::<18, 4>(self.lane.val().get_bits::<4>(4)) << self.lane.val().get_bits::<4>(0);
+        self.value.next = (bit_cast::<19, 1>(self.lane.val().get_bits::<1>(8)) << 18)
+            | bit_cast::<19, 18>(self.magnitude.val());
+    }
+}
+
 /// A packed block to sixteen lanes, its scale and its NaN flag.
 #[derive(LogicBlock, Default)]
 pub struct BlockDecoder {
@@ -87,7 +134,8 @@ pub struct BlockDecoder {
     pub fp8: Signal<Out, Bit>,
     /// Some element is NaN.
     pub nan: Signal<Out, Bit>,
-    /// `{significand[3:0], shift[3:0]}` of the UE4M3 scale: scale = significand * 2^shift * 2^-9.
+    /// `{significand[3:0], shift[3:0]}` of the UE4M3 scale: scale = significand * 2^shift * 2^-9. Of an FP8 block 1 and 1, which
+    /// bring its product with an FP4 block to the unit of two FP4 blocks'.
     pub scale: Signal<Out, Bits<8>>,
     /// The decoded elements.
     pub lane: [Signal<Out, Bits<9>>; BLOCK],
@@ -121,6 +169,10 @@ impl Logic for BlockDecoder {
         if self.exponent.val().any() {
             self.significand.next = bit_cast::<8, 3>(self.mantissa.val()) | 8;
             self.shift.next = bit_cast::<8, 4>(self.exponent.val()) - 1;
+        }
+        if self.block.val().get_bit(TAG_BIT) {
+            self.significand.next = 1.into();
+            self.shift.next = 1.into();
         }
         self.scale.next = (self.significand.val() << 4) | self.shift.val();
     }

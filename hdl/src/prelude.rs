@@ -2,8 +2,8 @@
 
 pub use crate::kernel::{signed_cast_to_width, unsigned_cast_to_width};
 pub use crate::primitive::{
-    AddTree, DataRegister, MulS, MulU, MuxN, Negate, PipelineRegister, Register, ShiftLeft,
-    SignExtend,
+    AddCarry, AddTree, DataRegister, MulS, MulU, MuxN, Negate, PipelineRegister, Register,
+    ShiftLeft, SignExtend,
 };
 pub use crate::sim::{PortAccess, Word};
 pub use hdl_macros::{PortAccess, kernel};

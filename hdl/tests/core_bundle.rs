@@ -3,7 +3,7 @@
 
 use hdl::build::{TOP, emit_core};
 use hdl::bundle;
-use hdl::config::ArrayConfig;
+use hdl::config::{ArrayConfig, Multiplier};
 use hdl::mac::{MAX_STAGES, MIN_STAGES};
 use std::path::Path;
 use std::process::Command;
@@ -101,6 +101,17 @@ fn every_depth_of_the_pipeline() {
     for pipeline in MIN_STAGES..=MAX_STAGES {
         passes_every_front_end(ArrayConfig {
             pipeline,
+            ..config(1, 2)
+        });
+    }
+}
+
+#[test]
+fn multiplier_blocks() {
+    for pipeline in [MIN_STAGES, MAX_STAGES] {
+        passes_every_front_end(ArrayConfig {
+            pipeline,
+            multiplier: Multiplier::Dsp,
             ..config(1, 2)
         });
     }

@@ -2,24 +2,46 @@
 mod support;
 
 use hdl::array::PeArray;
+use hdl::build::emit_module;
+use hdl::config::Multiplier;
 use hdl::emit::{EmitOptions, emit};
+use hdl::mac::reduced::{Fp4Sum, Fp8Pe, Fp8Sum, Nvfp4Pair};
 use hdl::prelude::Block as _;
 use hdl::quantizer::{ActQuantizer, emit_alone};
 use support::assert_lint_clean;
 
 #[test]
 fn the_array_is_lint_clean() {
-    let array = PeArray::<56>::new(2, 3, 5);
-    let options = EmitOptions {
-        top: "pe_array".to_owned(),
-        keep_hierarchy: vec!["pe".to_owned()],
-        ..EmitOptions::default()
-    };
-    let bundle = emit(&array, &options).unwrap_or_else(|error| panic!("{error}"));
-    if let Ok(folder) = std::env::var("EMIT_TO") {
-        bundle.write_rtl(std::path::Path::new(&folder)).unwrap();
+    for multiplier in [Multiplier::Lut, Multiplier::Dsp] {
+        let array = PeArray::<56>::new(2, 3, 5, multiplier);
+        let options = EmitOptions {
+            top: "pe_array".to_owned(),
+            keep_hierarchy: vec!["pe".to_owned()],
+            ..EmitOptions::default()
+        };
+        let bundle = emit(&array, &options).unwrap_or_else(|error| panic!("{error}"));
+        if let Ok(folder) = std::env::var("EMIT_TO") {
+            bundle.write_rtl(std::path::Path::new(&folder)).unwrap();
+        }
+        assert_lint_clean(&bundle);
     }
-    assert_lint_clean(&bundle);
+}
+
+#[test]
+fn datapaths_of_one_format_are_lint_clean() {
+    let bundles = [false, true]
+        .into_iter()
+        .flat_map(|pipelined| {
+            [
+                emit_module(Fp4Sum::new(pipelined)),
+                emit_module(Nvfp4Pair::new(pipelined)),
+                emit_module(Fp8Sum::new(pipelined)),
+            ]
+        })
+        .chain([3, 7].map(|stages| emit_module(Fp8Pe::<56>::new(stages))));
+    for bundle in bundles {
+        assert_lint_clean(&bundle.unwrap_or_else(|error| panic!("{error}")));
+    }
 }
 
 #[test]
@@ -40,7 +62,7 @@ fn both_builds_of_the_quantization_unit_are_lint_clean() {
 
 #[test]
 fn a_16_by_16_array_is_emitted_within_10_seconds() {
-    let array = PeArray::<56>::new(16, 16, 9);
+    let array = PeArray::<56>::new(16, 16, 9, Multiplier::Lut);
     let start = std::time::Instant::now();
     let bundle = emit(&array, &EmitOptions::default()).unwrap_or_else(|error| panic!("{error}"));
     let seconds = start.elapsed().as_secs_f64();

@@ -151,12 +151,14 @@ struct Dot<const LANES: usize> {
     one: Signal<Out, Bits<16>>,
     odd: Signal<Out, Bits<16>>,
     scaled: Signal<Out, Bits<20>>,
+    carried: Signal<Out, Bits<17>>,
     lane: [Lane<6>; LANES],
     narrow: Lane<4>,
     tree: AddTree<16, 16, 20>,
     mux: MuxN<Bits<16>, 5>,
     negate: Negate<16>,
     shift: ShiftLeft<20, 6>,
+    adder: AddCarry<16, 17>,
 }
 
 impl<const LANES: usize> Default for Dot<LANES> {
@@ -171,12 +173,14 @@ impl<const LANES: usize> Default for Dot<LANES> {
             one: Default::default(),
             odd: Default::default(),
             scaled: Default::default(),
+            carried: Default::default(),
             lane: from_fn(|_| Default::default()),
             narrow: Default::default(),
             tree: Default::default(),
             mux: MuxN::new(LANES),
             negate: Default::default(),
             shift: Default::default(),
+            adder: Default::default(),
         }
     }
 }
@@ -203,6 +207,10 @@ impl<const LANES: usize> Logic for Dot<LANES> {
         self.one.next = self.mux.y.val();
         self.odd.next = self.negate.y.val();
         self.scaled.next = self.shift.y.val();
+        self.adder.a.next = self.lane[0].product.val();
+        self.adder.b.next = self.lane[LANES - 1].product.val();
+        self.adder.carry.next = self.select.val().get_bit(0);
+        self.carried.next = self.adder.sum.val();
     }
 }
 

@@ -7,8 +7,12 @@ use golden::mac::{Accumulator, pair};
 use golden::quantizer::{InputScale, decide, rescale};
 use golden::requantize::{OutputScale, requantize};
 use half::bf16;
-use hdl::decoder::BlockDecoder;
-use hdl::mac::{AlignedProduct, BOUNDARIES, Lane, MAX_STAGES, MIN_STAGES, Pe, boundaries};
+use hdl::config::Multiplier;
+use hdl::decoder::{BlockDecoder, LaneInteger};
+use hdl::mac::{
+    AlignedProduct, BOUNDARIES, IntegerLane, Lane, MAX_STAGES, MIN_STAGES, Pe, SignedProduct,
+    boundaries,
+};
 use hdl::prelude::*;
 use hdl::quantizer::{
     ActQuantizer, AmaxScale, E2m1Align, E2m1Select, E4m3Round, ErrorSquare, ExcessError,
@@ -110,17 +114,54 @@ fn a_lane_multiplies_every_pair_of_all_modes() {
             lane.act.next = act;
             settle(&mut lane);
             align.product.next = lane.product.val();
+            align.negative.next = lane.negative.val();
             align.shift.next = lane.shift.val();
             settle(&mut align);
-            assert_eq!(signed(align.aligned.val().to_u64(), 37), w * a, "{w} * {a}");
+            let missing = i64::from(lane.negative.val());
+            assert_eq!(
+                signed(align.aligned.val().to_u64(), 37) + missing,
+                w * a,
+                "{w} * {a}"
+            );
         }
     }
 }
+
+#[test]
+fn an_integer_lane_multiplies_every_pair_of_all_modes() {
+    let mut integer = LaneInteger::default();
+    let forms = lane_forms().map(|form| {
+        form.into_iter()
+            .map(|(value, lane)| {
+                integer.lane.next = lane;
+                settle(&mut integer);
+                (value, integer.value.val())
+            })
+            .collect::<Vec<_>>()
+    });
+    let mut lane = IntegerLane::default();
+    let mut sign = SignedProduct::default();
+    for &(w, weight) in forms.iter().flatten() {
+        for &(a, act) in forms.iter().flatten() {
+            lane.weight.next = weight;
+            lane.act.next = act;
+            settle(&mut lane);
+            sign.product.next = lane.product.val();
+            sign.negative.next = lane.negative.val();
+            settle(&mut sign);
+            let found = signed(sign.aligned.val().to_u64(), 37);
+            assert_eq!(found + i64::from(lane.negative.val()), w * a, "{w} * {a}");
+        }
+    }
+}
+
+const MULTIPLIERS: [Multiplier; 2] = [Multiplier::Lut, Multiplier::Dsp];
 
 /// A PE of any depth behind its decoders, driven as the array drives it.
 struct Bench<const ACC: usize> {
     row: BlockDecoder,
     column: BlockDecoder,
+    integer: LaneInteger,
     pe: Pe<ACC>,
     present: [bool; BOUNDARIES],
     /// Of the pair before each boundary that has a register, and before the accumulator: first, last.
@@ -128,12 +169,13 @@ struct Bench<const ACC: usize> {
 }
 
 impl<const ACC: usize> Bench<ACC> {
-    fn new(stages: usize) -> Self {
+    fn new(stages: usize, multiplier: Multiplier) -> Self {
         Self {
             row: BlockDecoder::default(),
             column: BlockDecoder::default(),
+            integer: LaneInteger::default(),
             pe: {
-                let mut pe = Pe::new(stages);
+                let mut pe = Pe::new(stages, multiplier);
                 pe.fresh.next = true;
                 pe
             },
@@ -157,9 +199,19 @@ impl<const ACC: usize> Bench<ACC> {
         pe.act_fp8.next = self.column.fp8.val();
         pe.act_nan.next = self.column.nan.val();
         pe.act_scale.next = self.column.scale.val();
-        for i in 0..BLOCK {
-            pe.weight[i].next = self.row.lane[i].val();
-            pe.act[i].next = self.column.lane[i].val();
+        for (decoder, lanes, integers) in [
+            (&self.row, &mut pe.weight, &mut pe.weight_integer),
+            (&self.column, &mut pe.act, &mut pe.act_integer),
+        ] {
+            assert_eq!(lanes.len() + integers.len(), BLOCK);
+            for (lane, decoded) in lanes.iter_mut().zip(&decoder.lane) {
+                lane.next = decoded.val();
+            }
+            for (lane, decoded) in integers.iter_mut().zip(&decoder.lane) {
+                self.integer.lane.next = decoded.val();
+                settle(&mut self.integer);
+                lane.next = self.integer.value.val();
+            }
         }
         self.pairs[0] = pair.map(|(_, _, first, last)| (first, last));
         let mut stage = 0;
@@ -184,8 +236,9 @@ impl<const ACC: usize> Bench<ACC> {
 #[test]
 fn processing_element_accumulates_exactly_in_all_modes_at_every_depth() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    for stages in MIN_STAGES..=MAX_STAGES {
-        let mut bench = Bench::<56>::new(stages);
+    let depths = MIN_STAGES..=MAX_STAGES;
+    for (stages, multiplier) in depths.flat_map(|s| MULTIPLIERS.map(|m| (s, m))) {
+        let mut bench = Bench::<56>::new(stages, multiplier);
         let mut expected = std::collections::VecDeque::new();
         let mut results = 0;
         for tile in 0..24 {
@@ -241,13 +294,15 @@ fn processing_element_holds_the_extremes() {
         scale: Ue4m3::MAX,
         elements: [E2m1::from_bits(code).unwrap(); BLOCK],
     };
-    let mut bench = Bench::<52>::new(MAX_STAGES);
-    for w in [fp8(0x7E), fp8(0xFE), fp4(7), fp4(15)] {
-        for a in [fp8(0x7E), fp8(0xFE), fp4(7), fp4(15)] {
-            let mut feed = Some((&w, &a, true, true));
-            while !bench.cycle(feed.take()) {}
-            let result = signed(bench.pe.result.val().to_u64(), 52);
-            assert_eq!(result, pair(&w, &a).unwrap());
+    for multiplier in MULTIPLIERS {
+        let mut bench = Bench::<52>::new(MAX_STAGES, multiplier);
+        for w in [fp8(0x7E), fp8(0xFE), fp4(7), fp4(15)] {
+            for a in [fp8(0x7E), fp8(0xFE), fp4(7), fp4(15)] {
+                let mut feed = Some((&w, &a, true, true));
+                while !bench.cycle(feed.take()) {}
+                let result = signed(bench.pe.result.val().to_u64(), 52);
+                assert_eq!(result, pair(&w, &a).unwrap());
+            }
         }
     }
 }

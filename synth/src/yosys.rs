@@ -222,7 +222,38 @@ pub fn cells_with(
     target: Target,
     mapping: impl Into<Mapping>,
 ) -> Result<SynthReport, SynthError> {
-    let mapping = mapping.into();
+    run(yosys, text, top, target, mapping.into(), None)
+}
+
+/// [`cells`], and the mapped netlist in yosys's JSON, written to the file `netlist` for a placer.
+///
+/// # Errors
+/// As [`cells`].
+pub fn netlist(
+    text: &str,
+    top: &str,
+    target: Target,
+    mapping: impl Into<Mapping>,
+    netlist: &Path,
+) -> Result<SynthReport, SynthError> {
+    run(
+        &YOSYS.find()?,
+        text,
+        top,
+        target,
+        mapping.into(),
+        Some(netlist),
+    )
+}
+
+fn run(
+    yosys: &Path,
+    text: &str,
+    top: &str,
+    target: Target,
+    mapping: Mapping,
+    netlist: Option<&Path>,
+) -> Result<SynthReport, SynthError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if !top.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') || !top.chars().all(plain) {
         return Err(SynthError::Name(top.to_owned()));
@@ -235,10 +266,13 @@ pub fn cells_with(
     // Relative names within the folder: some builds of yosys see another temporary folder.
     let source = folder.path().join("design.v");
     fs::write(&source, text).map_err(file(&source))?;
-    let script = format!(
+    let mut script = format!(
         "read_verilog design.v; hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json",
         target.script(top, mapping)
     );
+    if netlist.is_some() {
+        script += "; write_json netlist.json";
+    }
     let output = Command::new(yosys)
         .current_dir(folder.path())
         .args(["-q", "-p", &script])
@@ -253,6 +287,9 @@ pub fn cells_with(
             target,
             message: message(&text),
         });
+    }
+    if let Some(netlist) = netlist {
+        fs::copy(folder.path().join("netlist.json"), netlist).map_err(file(netlist))?;
     }
     let json = folder.path().join("cells.json");
     let json = fs::read_to_string(&json).map_err(file(&json))?;

@@ -11,7 +11,7 @@ use golden::format::BLOCK;
 use golden::packed::{PackedTensor, TensorScale};
 use golden::requantize::OutputScale;
 use hdl::build::{emit_core, simulated_core};
-use hdl::config::ArrayConfig;
+use hdl::config::{ArrayConfig, Multiplier};
 use hdl::emit::{EmitOptions, emit};
 use hdl::quantizer::{ActQuantizer, emit_alone};
 use hdl::sim::Model;
@@ -118,8 +118,16 @@ fn a_million_pairs_in_each_mode_at_a_hundred_thousand_a_second() {
 
 #[test]
 fn other_shapes_agree_too() {
-    for (rows, cols) in [(1, 1), (3, 2)] {
-        let report = array(&design(config(rows, cols)))
+    for (rows, cols, multiplier) in [
+        (1, 1, Multiplier::Lut),
+        (3, 2, Multiplier::Lut),
+        (1, 2, Multiplier::Dsp),
+    ] {
+        let config = ArrayConfig {
+            multiplier,
+            ..config(rows, cols)
+        };
+        let report = array(&design(config))
             .drive(Drive::stalling(5))
             .random(3_000, 40, 6, |_| {})
             .unwrap_or_else(|error| panic!("{rows}×{cols}: {error}"));

@@ -273,9 +273,7 @@ pub fn run(arguments: &Cosim, seed: u64, output: &Output) -> anyhow::Result<Outc
         + passes
             .iter()
             .map(|pass| {
-                pass.products.mismatches
-                    + pass.quantizations.mismatches
-                    + pass.logits_differ as u64
+                pass.products.mismatches + pass.quantizations.mismatches + pass.logits_differ as u64
             })
             .sum::<u64>();
     output.line(format!("{mismatches} mismatches"));

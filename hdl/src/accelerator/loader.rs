@@ -49,8 +49,12 @@ pub struct WeightLoader {
     pub freed_half: Signal<In, Bit>,
     /// It has.
     pub freed: Signal<In, Bit>,
-    /// A half holds its tile.
-    pub full: [Signal<Out, Bit>; 2],
+    /// The half that the array wants to read from.
+    pub asked_half: Signal<In, Bit>,
+    /// Number of the block that it wants in each row.
+    pub asked_block: Signal<In, Bits<16>>,
+    /// That block is there in all rows of this port: the tile is complete, or its last row has come so far.
+    pub there: Signal<Out, Bit>,
     /// Write a block.
     pub write: Signal<Out, Bit>,
     /// The array's row.
@@ -68,6 +72,7 @@ pub struct WeightLoader {
     half_full: [Register<Bit>; 2],
     row: DataRegister<Bits<16>>,
     row_started: Register<Bit>,
+    written: DataRegister<Bits<16>>,
     blocks_left: DataRegister<Bits<16>>,
     features_left: DataRegister<Bits<16>>,
 
@@ -115,7 +120,10 @@ impl WeightLoader {
             tag_data: Default::default(),
             freed_half: Default::default(),
             freed: Default::default(),
-            full: Default::default(),
+            asked_half: Default::default(),
+            asked_block: Default::default(),
+            there: Default::default(),
+            written: Default::default(),
             write: Default::default(),
             write_row: Default::default(),
             write_half: Default::default(),
@@ -155,9 +163,8 @@ impl Logic for WeightLoader {
         registers!(self, clock, reset, active, half, row_started);
         for i in 0..2 {
             registers!(self, clock, reset, half_full[i]);
-            self.full[i].next = self.half_full[i].q.val();
         }
-        data_registers!(self, clock, row, blocks_left, features_left);
+        data_registers!(self, clock, row, written, blocks_left, features_left);
 
         // Where in the tile, and what is still to come.
         self.row_exists.next = self.row.q.val() < self.features_left.q.val();
@@ -170,6 +177,20 @@ impl Logic for WeightLoader {
         self.room.next = !self.half_full[0].q.val();
         if self.half.q.val() {
             self.room.next = !self.half_full[1].q.val();
+        }
+
+        self.there.next = self.half_full[0].q.val();
+        if self.asked_half.val() {
+            self.there.next = self.half_full[1].q.val();
+        }
+        if self.active.q.val()
+            && self.room.val()
+            && self.row_exists.val()
+            && !self.next_in_tile.val()
+            && self.half.q.val() == self.asked_half.val()
+            && self.written.q.val() > self.asked_block.val()
+        {
+            self.there.next = true;
         }
 
         // Reader.
@@ -228,10 +249,12 @@ impl Logic for WeightLoader {
         self.job_done.next = self.nothing.val() || (self.tile_end.val() && !self.more_tiles.val());
         if self.take.val() {
             self.blocks_left.d.next = self.blocks_left.q.val() - 1;
+            self.written.d.next = self.written.q.val() + 1;
             self.row_started.d.next = true;
         }
         if self.row_end.val() {
             self.blocks_left.d.next = self.blocks.val();
+            self.written.d.next = 0.into();
             self.row_started.d.next = false;
             self.row.d.next = self.next_row.val();
         }
@@ -259,6 +282,7 @@ impl Logic for WeightLoader {
             self.active.d.next = true;
             self.row.d.next = self.port.val();
             self.row_started.d.next = false;
+            self.written.d.next = 0.into();
             self.blocks_left.d.next = self.blocks.val();
             self.features_left.d.next = self.features.val();
         }

@@ -33,8 +33,8 @@ pub struct Sequencer {
     pub act_tiles: Signal<In, Bits<16>>,
     /// All of them are.
     pub act_complete: Signal<In, Bit>,
-    /// The weight tile of a half is in the memory.
-    pub weight_full: [Signal<In, Bit>; 2],
+    /// The weight blocks that `weight_index` and `weight_half` name are in the memory.
+    pub weights_ready: Signal<In, Bit>,
     /// The array takes what it is shown.
     pub array_ready: Signal<In, Bit>,
 
@@ -143,7 +143,7 @@ impl Sequencer {
             load_done: Default::default(),
             act_tiles: Default::default(),
             act_complete: Default::default(),
-            weight_full: Default::default(),
+            weights_ready: Default::default(),
             array_ready: Default::default(),
             read_tag: Default::default(),
             weight_index: Default::default(),
@@ -244,9 +244,9 @@ impl Logic for Sequencer {
         );
 
         self.advance.next = !self.three_valid.q.val() || self.array_ready.val();
-        self.weights_there.next = self.weight_full[0].val() && !self.leaving[0].q.val();
+        self.weights_there.next = self.weights_ready.val() && !self.leaving[0].q.val();
         if self.half.q.val() {
-            self.weights_there.next = self.weight_full[1].val() && !self.leaving[1].q.val();
+            self.weights_there.next = self.weights_ready.val() && !self.leaving[1].q.val();
         }
         self.acts_there.next =
             self.act_complete.val() || self.act_tiles.val() > self.token_tile.q.val();

@@ -214,7 +214,7 @@ pub struct Accelerator<const ACC: usize> {
     act_bytes: Signal<Local, Bits<16>>,
     packed_bytes: Signal<Local, Bits<16>>,
     result_slot: Signal<Local, Bit>,
-    halves_full: Vec<Signal<Local, Bit>>,
+    weights_there: Signal<Local, Bit>,
     _rows: usize,
     _cols: usize,
     _ports: usize,
@@ -344,7 +344,7 @@ impl<const ACC: usize> Accelerator<ACC> {
                 .map(|_| PackedBank::new(config.act_blocks))
                 .collect(),
             sequencer: Sequencer::new(config.rows, config.cols),
-            array: PeArray::new(config.rows, config.cols, config.pipeline),
+            array: PeArray::new(config.rows, config.cols, config.pipeline, config.multiplier),
             writer: ResultWriter::new(config.rows, config.cols),
             fifo: Default::default(),
             packed_writer: Default::default(),
@@ -407,7 +407,7 @@ impl<const ACC: usize> Accelerator<ACC> {
             act_bytes: Default::default(),
             packed_bytes: Default::default(),
             result_slot: Default::default(),
-            halves_full: (0..2).map(|_| Default::default()).collect(),
+            weights_there: Default::default(),
             _rows: config.rows,
             _cols: config.cols,
             _ports: config.weight_ports,
@@ -503,8 +503,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             self.sequencer.job_issued.val() || self.sequencer.load_done.val();
 
         // Weights.
-        self.halves_full[0].next = true;
-        self.halves_full[1].next = true;
+        self.weights_there.next = true;
         self.weight_bytes.next = 0.into();
         self.bad_weights.next = false;
         for f in 0..self._ports {
@@ -541,11 +540,10 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             self.s_axis_weight_tag_tready[f].next = self.weight_loader[f].tag_ready.val();
             self.weight_loader[f].freed.next = self.sequencer.freed.val();
             self.weight_loader[f].freed_half.next = self.sequencer.freed_half.val();
-            if !self.weight_loader[f].full[0].val() {
-                self.halves_full[0].next = false;
-            }
-            if !self.weight_loader[f].full[1].val() {
-                self.halves_full[1].next = false;
+            self.weight_loader[f].asked_half.next = self.sequencer.weight_half.val();
+            self.weight_loader[f].asked_block.next = self.sequencer.weight_index.val();
+            if !self.weight_loader[f].there.val() {
+                self.weights_there.next = false;
             }
             if self.weight_loader[f].payload_ready.val()
                 && self.s_axis_weight_payload_tvalid[f].val()
@@ -570,8 +568,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
                 self.bad_weights.next = true;
             }
         }
-        self.sequencer.weight_full[0].next = self.halves_full[0].val();
-        self.sequencer.weight_full[1].next = self.halves_full[1].val();
+        self.sequencer.weights_ready.next = self.weights_there.val();
         self.rows_used.next = self.sequencer.step_tile.val().get_bits::<7>(0);
         self.cols_used.next = self.sequencer.step_tile.val().get_bits::<7>(7);
         for r in 0..self._rows {

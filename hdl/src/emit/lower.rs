@@ -942,6 +942,23 @@ impl Lowering<'_> {
                 let (a, amount) = (value(self, "a")?, value(self, "amount")?);
                 (port(self, "y")?, Expr::shift(&a, true, &amount))
             }
+            Primitive::AddCarry => {
+                let sum = port(self, "sum")?;
+                let width = self.nets[sum].width;
+                let wide = |e: ExprRef| Expr::extend(&e, width, true);
+                let (a, b) = (wide(value(self, "a")?), wide(value(self, "b")?));
+                // One adder for all three: the carry comes out of a bit below the lowest.
+                let name = format!("{}$sum2", scope.name);
+                let id = self.add_net(name, width + 1, true, Role::Version(sum));
+                let both = Expr::arithmetic(
+                    Arithmetic::Add,
+                    &Expr::concat(vec![a, Expr::bit(true)]),
+                    &Expr::concat(vec![b, value(self, "carry")?]),
+                );
+                self.definitions
+                    .insert(id, Definition::Value(Rc::new(Value::Is(both))));
+                (sum, Expr::slice(&Expr::net(id, width + 1), 1, width))
+            }
             Primitive::AddTree => {
                 let sum = port(self, "sum")?;
                 let mut level: Vec<ExprRef> = Vec::new();

@@ -7,11 +7,12 @@
 
 mod dot;
 mod pe;
+pub mod reduced;
 mod scale;
 
-pub use dot::{AlignedProduct, Lane};
+pub use dot::{AlignedProduct, AlignedSum, IntegerLane, Lane, SignedProduct};
 pub use pe::Pe;
-pub use scale::{ScaleFirst, ScaleSecond, TermAlign};
+pub use scale::{ScaleFirst, ScaleProduct, ScaleSecond, TermAlign};
 
 /// Width of the FP4 x FP4 sum in units of 2^-2 (numerics §4).
 pub const FOUR_BIT_SUM: usize = 13;
@@ -21,6 +22,8 @@ pub const MIXED_SUM: usize = 27;
 pub const WIDE_SUM: usize = 41;
 /// Width of one FP8 x FP8 product in units of 2^-18.
 pub const WIDE_PRODUCT: usize = 37;
+/// Width of the product of two elements' magnitudes as integers.
+pub const INTEGER_PRODUCT: usize = 36;
 /// Width of one pair's result in units of 2^-20: its magnitude is below 2^47 (numerics §4).
 pub const TERM: usize = 48;
 
@@ -55,7 +58,8 @@ pub const MAX_STAGES: usize = BOUNDARIES + 1;
 
 /// Which boundaries have a register in a PE of so many stages, [`MIN_STAGES`] to [`MAX_STAGES`].
 ///
-/// What has the most levels of logic is cut first: the adders from the shifters, then the adder tree and the scales' multipliers.
+/// What has the most levels of logic is cut first: the adders from the shifters, then the adder tree and the scales' multipliers, and the
+/// multipliers from the shifters last.
 #[must_use]
 pub const fn boundaries(stages: usize) -> [bool; BOUNDARIES] {
     match stages {
@@ -64,7 +68,7 @@ pub const fn boundaries(stages: usize) -> [bool; BOUNDARIES] {
         5 => [true, false, true, false, true, false, false, true],
         6 => [true, false, true, false, true, false, true, true],
         7 => [true, false, true, true, true, false, true, true],
-        8 => [true, true, true, true, true, false, true, true],
+        8 => [true, false, true, true, true, true, true, true],
         _ => [true; BOUNDARIES],
     }
 }

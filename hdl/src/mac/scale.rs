@@ -6,9 +6,74 @@ use crate::prelude::*;
 /// Width of a sum times one scale's significand.
 pub(super) const SCALED: usize = 31;
 /// Of that, what the FP4 x FP4 sum takes.
-const FOUR_BIT_SCALED: usize = FOUR_BIT_SUM + 4;
+pub(super) const FOUR_BIT_SCALED: usize = FOUR_BIT_SUM + 4;
 /// Place of the first bit above; shifts count in `u64`.
 const ABOVE: u64 = FOUR_BIT_SCALED as u64;
+
+/// Multiplies by a scale's significand in adders: the product of every two bits of it is 0, 1, 2 or 3 times the value, and 3 times it is
+/// found once. Tools that know multipliers only as sums of their partial products need half as much again.
+///
+/// `T = W + 2`, `P = W + 4`.
+#[derive(LogicBlock)]
+pub struct ScaleProduct<const W: usize, const T: usize, const P: usize> {
+    /// Two's complement value.
+    pub value: Signal<In, Bits<W>>,
+    /// The significand, unsigned.
+    pub significand: Signal<In, Bits<4>>,
+    /// The product; exact, since it is at most 15 times the value.
+    pub product: Signal<Out, Bits<P>>,
+    extend: SignExtend<W, T>,
+    extend_low: SignExtend<T, P>,
+    triple: Signal<Local, Bits<T>>,
+    low: Signal<Local, Bits<T>>,
+    high: Signal<Local, Bits<T>>,
+}
+
+impl<const W: usize, const T: usize, const P: usize> Default for ScaleProduct<W, T, P> {
+    fn default() -> Self {
+        const {
+            assert!(
+                T == W + 2 && P == W + 4,
+                "three times a value has two bits more, fifteen times it four"
+            )
+        };
+        Self {
+            value: Default::default(),
+            significand: Default::default(),
+            product: Default::default(),
+            extend: Default::default(),
+            extend_low: Default::default(),
+            triple: Default::default(),
+            low: Default::default(),
+            high: Default::default(),
+        }
+    }
+}
+
+/// A two's complement value times a significand of 4 bits: of each two bits 0, 1, 2 or 3 times the value, added up.
+#[kernel]
+impl<const W: usize, const T: usize, const P: usize> Logic for ScaleProduct<W, T, P> {
+    fn update(&mut self) {
+        self.extend.a.next = self.value.val();
+        self.triple.next = self.extend.y.val() + (self.extend.y.val() << 1);
+        self.low.next = 0.into();
+        match self.significand.val().get_bits::<2>(0).index() {
+            1 => self.low.next = self.extend.y.val(),
+            2 => self.low.next = self.extend.y.val() << 1,
+            3 => self.low.next = self.triple.val(),
+            _ => self.low.next = 0.into(),
+        }
+        self.high.next = 0.into();
+        match self.significand.val().get_bits::<2>(2).index() {
+            1 => self.high.next = self.extend.y.val(),
+            2 => self.high.next = self.extend.y.val() << 1,
+            3 => self.high.next = self.triple.val(),
+            _ => self.high.next = 0.into(),
+        }
+        self.extend_low.a.next = self.low.val();
+        self.product.next = self.extend_low.y.val() + (bit_cast::<P, T>(self.high.val()) << 2);
+    }
+}
 
 /// Multiplies the sum of a pair by the first scale's significand.
 #[derive(LogicBlock, Default)]
@@ -19,17 +84,16 @@ pub struct ScaleFirst {
     pub significand: Signal<In, Bits<4>>,
     /// The product.
     pub scaled: Signal<Out, Bits<SCALED>>,
-    multiplier: MulS<MIXED_SUM, 5, 32>,
+    multiplier: ScaleProduct<MIXED_SUM, 29, SCALED>,
 }
 
 /// The sum of a pair with an FP4 block, times the significand of that block's scale.
 #[kernel]
 impl Logic for ScaleFirst {
     fn update(&mut self) {
-        self.multiplier.a.next = self.sum.val();
-        self.multiplier.b.next = bit_cast::<5, 4>(self.significand.val());
-        // |sum| < 2^26 and the significand is at most 15.
-        self.scaled.next = self.multiplier.p.val().get_bits::<SCALED>(0);
+        self.multiplier.value.next = self.sum.val();
+        self.multiplier.significand.next = self.significand.val();
+        self.scaled.next = self.multiplier.product.val();
     }
 }
 
@@ -44,8 +108,8 @@ pub struct ScaleSecond {
     pub significand: Signal<In, Bits<4>>,
     /// The second product.
     pub product: Signal<Out, Bits<SCALED>>,
-    multiplier: MulS<FOUR_BIT_SCALED, 5, 22>,
-    extend: SignExtend<22, SCALED>,
+    multiplier: ScaleProduct<FOUR_BIT_SCALED, 19, 21>,
+    extend: SignExtend<21, SCALED>,
     low: Signal<Local, Bits<SCALED>>,
     high: Signal<Local, Bits<SCALED>>,
 }
@@ -55,9 +119,9 @@ pub struct ScaleSecond {
 #[kernel]
 impl Logic for ScaleSecond {
     fn update(&mut self) {
-        self.multiplier.a.next = self.scaled.val().get_bits::<FOUR_BIT_SCALED>(0);
-        self.multiplier.b.next = bit_cast::<5, 4>(self.significand.val());
-        self.extend.a.next = self.multiplier.p.val();
+        self.multiplier.value.next = self.scaled.val().get_bits::<FOUR_BIT_SCALED>(0);
+        self.multiplier.significand.next = self.significand.val();
+        self.extend.a.next = self.multiplier.product.val();
         self.low.next =
             bit_cast::<SCALED, FOUR_BIT_SCALED>(self.extend.y.val().get_bits::<FOUR_BIT_SCALED>(0));
         self.high.next = self.scaled.val() >> ABOVE;

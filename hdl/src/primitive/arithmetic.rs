@@ -191,6 +191,55 @@ impl<const N: usize, const W: usize, const S: usize> Logic for AddTree<N, W, S> 
     }
 }
 
+/// Exact two's complement sum of two values and a carry: `sum = a + b + carry`. `S = W + 1`, at most 128 bits.
+///
+/// A tree of N - 1 of them has a carry for each operand but one, so that many operands can be given in one's complement and cost no adder for
+/// their sign.
+#[derive(LogicBlock, PortAccess)]
+pub struct AddCarry<const W: usize, const S: usize> {
+    /// First summand.
+    pub a: Signal<In, Bits<W>>,
+    /// Second summand.
+    pub b: Signal<In, Bits<W>>,
+    /// One more.
+    pub carry: Signal<In, Bit>,
+    /// Sum.
+    pub sum: Signal<Out, Bits<S>>,
+}
+
+impl<const W: usize, const S: usize> Default for AddCarry<W, S> {
+    fn default() -> Self {
+        const {
+            assert!(
+                0 < W && S == W + 1 && S <= 128,
+                "the sum of two values has one bit more, at most 128 bits"
+            )
+        };
+        Self {
+            a: Signal::default(),
+            b: Signal::default(),
+            carry: Signal::default(),
+            sum: Signal::default(),
+        }
+    }
+}
+
+impl<const W: usize, const S: usize> Logic for AddCarry<W, S> {
+    fn update(&mut self) {
+        let (a, b) = (self.a.val().to_u128(), self.b.val().to_u128());
+        let sum = sign_extended(a, W, 128).wrapping_add(sign_extended(b, W, 128));
+        self.sum.next = wrap(sum.wrapping_add(u128::from(self.carry.val())));
+    }
+
+    fn connect(&mut self) {
+        self.sum.connect();
+    }
+
+    fn hdl(&self) -> Verilog {
+        Primitive::AddCarry.verilog()
+    }
+}
+
 /// Logical shift to the left by a signal: `y = a << amount`, zero where `amount ≥ W`. `W ≤ 128`, `S ≤ 32`.
 #[derive(LogicBlock, PortAccess)]
 pub struct ShiftLeft<const W: usize, const S: usize> {
@@ -333,6 +382,23 @@ mod tests {
             }
             settle(&mut tree);
             assert_eq!(tree.sum.val().to_u16(), expected as u16 & 0xFFF);
+        }
+    }
+
+    #[test]
+    fn a_sum_with_carry_is_exact_for_every_pair_of_6_bit_values() {
+        let mut adder = AddCarry::<6, 7>::default();
+        for a in -32_i8..32 {
+            for b in -32_i8..32 {
+                for carry in [false, true] {
+                    adder.a.next = u64::from(a as u8 & 0x3F).into();
+                    adder.b.next = u64::from(b as u8 & 0x3F).into();
+                    adder.carry.next = carry;
+                    settle(&mut adder);
+                    let expected = (a + b + i8::from(carry)) as u8 & 0x7F;
+                    assert_eq!(adder.sum.val().to_u8(), expected, "{a} + {b} + {carry}");
+                }
+            }
         }
     }
 

@@ -7,7 +7,7 @@ mod arithmetic;
 mod register;
 mod select;
 
-pub use arithmetic::{AddTree, MulS, MulU, Negate, ShiftLeft, SignExtend};
+pub use arithmetic::{AddCarry, AddTree, MulS, MulU, Negate, ShiftLeft, SignExtend};
 pub use register::{DataRegister, PipelineRegister, Register};
 pub use select::MuxN;
 
@@ -35,6 +35,8 @@ pub(crate) enum Primitive {
     SignExtend,
     /// `a[n]` → `sum`, two's complement.
     AddTree,
+    /// `a`, `b`, `carry` → `sum`, two's complement.
+    AddCarry,
     /// `a`, `amount` → `y`.
     ShiftLeft,
     /// `a` → `y`, two's complement.
@@ -44,7 +46,7 @@ pub(crate) enum Primitive {
 }
 
 impl Primitive {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::Register, "register"),
         (Self::DataRegister, "data_register"),
         (Self::PipelineRegister, "pipeline_register"),
@@ -53,6 +55,7 @@ impl Primitive {
         (Self::MulS, "mul_s"),
         (Self::SignExtend, "sign_extend"),
         (Self::AddTree, "add_tree"),
+        (Self::AddCarry, "add_carry"),
         (Self::ShiftLeft, "shift_left"),
         (Self::Negate, "negate"),
         (Self::Mux, "mux"),

@@ -253,10 +253,7 @@ impl<S: Simulator> Hardware<'_, S> {
         let load = Job {
             tokens,
             k,
-            source: Source::Elements {
-                x: &x16,
-                quantizer,
-            },
+            source: Source::Elements { x: &x16, quantizer },
             weights: None,
             output_scale: unit,
             sink: Sink::Stream,
@@ -351,9 +348,7 @@ pub fn back_to_back<S: Simulator>(
         let k = quantizer.channels();
         let wide: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
         let products = model.project(*site, &wide, &mut Tally::new(&config));
-        for (index, (&matrix, product)) in
-            site.input.matrices().iter().zip(products).enumerate()
-        {
+        for (index, (&matrix, product)) in site.input.matrices().iter().zip(products).enumerate() {
             jobs.push(Job {
                 tokens: x.len() / k,
                 k,

@@ -1,0 +1,459 @@
+//! The parts of a processing element, each with its bars and peers.
+//!
+//! Every part is mapped twice, to LUT4 alone and with multiplier blocks, in the same [`Harness`], which is included in all
+//! figures. **LUT4** is what nextpnr prints as "Total LUT4s": yosys's LUT4, two for every carry cell CCU2C, and six for every
+//! distributed memory DPR16X4.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use hdl::build::emit_module;
+use hdl::config::Multiplier;
+use hdl::emit::{Bundle, EmitError};
+use hdl::mac::Pe;
+use hdl::mac::reduced::{Fp4Sum, Fp8Pe, Fp8Sum, Nvfp4Pair};
+use hdl::quantizer::{ParallelQuantizer, SerialQuantizer};
+use serde::Serialize;
+
+use crate::harness::{Harness, TOP};
+use crate::nextpnr::{Conditions, RouteError, Routed, place_and_route};
+use crate::peers::{PEERS, Peer};
+use crate::yosys::{Hierarchy, Mapping, Multipliers, SynthError, SynthReport, Target, netlist};
+
+/// Width of the accumulators, for K up to 4096.
+const ACC: usize = 56;
+
+/// What a bar bounds. Bars hold for the build without multiplier blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// LUT4, at most so many.
+    Lut4,
+    /// Clock in MHz, at least so high.
+    Mhz,
+    /// LUT4 by those of another part, at most so much.
+    Ratio,
+}
+
+/// A figure to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bar {
+    /// What is bounded.
+    pub measure: Measure,
+    /// The bound.
+    pub bound: f64,
+    /// The other part of a ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<&'static str>,
+}
+
+const fn lut4(bound: f64) -> Bar {
+    Bar {
+        measure: Measure::Lut4,
+        bound,
+        to: None,
+    }
+}
+
+const fn mhz(bound: f64) -> Bar {
+    Bar {
+        measure: Measure::Mhz,
+        bound,
+        to: None,
+    }
+}
+
+const fn ratio(to: &'static str, bound: f64) -> Bar {
+    Bar {
+        measure: Measure::Ratio,
+        bound,
+        to: Some(to),
+    }
+}
+
+/// How a figure stands to its bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Reached.
+    Green,
+    /// Missed by at most a tenth of the bar.
+    Amber,
+    /// Missed by more.
+    Red,
+}
+
+impl Status {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Green => "green",
+            Self::Amber => "amber",
+            Self::Red => "red",
+        }
+    }
+}
+
+impl Bar {
+    /// How a value stands to it.
+    #[must_use]
+    pub fn status(&self, value: f64) -> Status {
+        // How far the value is on the wrong side, as a share of the bar.
+        let excess = match self.measure {
+            Measure::Lut4 | Measure::Ratio => value / self.bound - 1.0,
+            Measure::Mhz => 1.0 - value / self.bound,
+        };
+        if excess <= 0.0 {
+            Status::Green
+        } else if excess <= 0.1 {
+            Status::Amber
+        } else {
+            Status::Red
+        }
+    }
+}
+
+/// A row of the table.
+pub struct Part {
+    /// Its short name.
+    pub name: &'static str,
+    /// What it computes.
+    pub title: &'static str,
+    /// Stages from the register before it to the register behind it.
+    pub stages: usize,
+    /// What it has to reach.
+    pub bars: Vec<Bar>,
+    emit: Box<dyn Fn(Multipliers) -> Result<Bundle, EmitError> + Send + Sync>,
+}
+
+impl Part {
+    /// A part and the module that makes it, which may be another one where there are multiplier blocks.
+    pub fn new(
+        name: &'static str,
+        title: &'static str,
+        stages: usize,
+        bars: &[Bar],
+        emit: impl Fn(Multipliers) -> Result<Bundle, EmitError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name,
+            title,
+            stages,
+            bars: bars.to_vec(),
+            emit: Box::new(emit),
+        }
+    }
+}
+
+/// The parts, those of the processing elements with so many stages ([`hdl::mac::boundaries`]).
+///
+/// To add a part, add a line.
+#[must_use]
+pub fn parts(stages: usize) -> Vec<Part> {
+    vec![
+        Part::new(
+            "fp4_sum",
+            "FP4 x FP4, 16 lanes, exact sum",
+            1,
+            &[lut4(650.0)],
+            |_| emit_module(Fp4Sum::new(false)),
+        ),
+        Part::new(
+            "nvfp4_pair",
+            "pair of NVFP4 blocks with both scales, exact",
+            6,
+            &[lut4(1_800.0), mhz(100.0)],
+            |_| emit_module(Nvfp4Pair::new(true)),
+        ),
+        Part::new(
+            "fp8_sum",
+            "FP8 x FP8, 16 lanes, exact sum",
+            4,
+            &[lut4(5_000.0), mhz(80.0)],
+            |_| emit_module(Fp8Sum::new(true)),
+        ),
+        Part::new(
+            "fp8_pe",
+            "processing element, FP8 alone",
+            stages,
+            &[],
+            move |_| emit_module(Fp8Pe::<ACC>::new(stages)),
+        ),
+        Part::new(
+            "pe",
+            "processing element, all four modes",
+            stages,
+            &[ratio("fp8_pe", 1.15)],
+            move |multipliers| {
+                let multiplier = match multipliers {
+                    Multipliers::Logic => Multiplier::Lut,
+                    Multipliers::Blocks => Multiplier::Dsp,
+                };
+                emit_module(Pe::<ACC>::new(stages, multiplier))
+            },
+        ),
+        Part::new(
+            "serial_quantizer",
+            "activation quantizer, one element a cycle",
+            31,
+            &[lut4(1_500.0)],
+            |_| emit_module(SerialQuantizer::default()),
+        ),
+        Part::new(
+            "parallel_quantizer",
+            "activation quantizer, a block of 16 a cycle",
+            20,
+            &[lut4(9_000.0)],
+            |_| emit_module(ParallelQuantizer::default()),
+        ),
+    ]
+}
+
+/// One mapping of a part.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Build {
+    /// What multiplications became.
+    pub multipliers: Multipliers,
+    /// LUT4 in all.
+    pub lut4: u64,
+    /// Of these, tables of logic.
+    pub tables: u64,
+    /// Carry cells CCU2C, two LUT4 each.
+    pub carry_cells: u64,
+    /// Registers.
+    pub registers: u64,
+    /// Multiplier blocks MULT18X18D.
+    pub multiplier_blocks: u64,
+    /// Block memories DP16KD.
+    pub memory_blocks: u64,
+    /// Clock and placed cells, if it was placed and routed.
+    pub routed: Option<Routed>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// A bar and how it was met.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// The bar.
+    #[serde(flatten)]
+    pub bar: Bar,
+    /// What was measured; absent if that was left out.
+    pub value: Option<f64>,
+    /// How it stands.
+    pub status: Option<Status>,
+}
+
+/// A row as measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// [`Part::name`].
+    pub name: &'static str,
+    /// [`Part::title`].
+    pub title: &'static str,
+    /// [`Part::stages`].
+    pub stages: usize,
+    /// LUT4 of the harness, included in the figures.
+    pub harness_lut4: u64,
+    /// Registers of the harness, included in the figures.
+    pub harness_registers: u64,
+    /// Without multiplier blocks, and with them.
+    pub builds: Vec<Build>,
+    /// The part's bars.
+    pub bars: Vec<Verdict>,
+    /// Peers.
+    pub peers: Vec<Peer>,
+    /// Yosys's version line.
+    pub tool: String,
+}
+
+/// Why a table could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// A module can't be emitted.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+    /// Yosys failed.
+    #[error(transparent)]
+    Synth(#[from] SynthError),
+    /// Nextpnr failed.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// A temporary folder can't be made.
+    #[error("a temporary folder: {0}")]
+    Folder(std::io::Error),
+}
+
+/// Measures all parts, several at a time. With conditions they are placed and routed, without only mapped. `done` is told
+/// each part's name and mapping when it is measured.
+///
+/// # Errors
+/// The first part that fails.
+pub fn measure(
+    parts: &[Part],
+    conditions: Option<&Conditions>,
+    done: impl Fn(&str, Multipliers) + Sync,
+) -> Result<Vec<Row>, TableError> {
+    let jobs: Vec<(usize, Multipliers)> = (0..parts.len())
+        .flat_map(|part| [(part, Multipliers::Logic), (part, Multipliers::Blocks)])
+        .collect();
+    // The largest take longest, and stand last.
+    let queue = Mutex::new(jobs.clone());
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(jobs.len()));
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let job = queue.lock().ok().and_then(|mut queue| queue.pop());
+                    let Some((part, multipliers)) = job else {
+                        break;
+                    };
+                    let result = build(&parts[part], multipliers, conditions);
+                    if result.is_err() {
+                        // What is left would be in vain.
+                        if let Ok(mut queue) = queue.lock() {
+                            queue.clear();
+                        }
+                    }
+                    done(parts[part].name, multipliers);
+                    if let Ok(mut results) = results.lock() {
+                        results.push((part, multipliers, result));
+                    }
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_default();
+    results.sort_by_key(|(part, multipliers, _)| (*part, *multipliers == Multipliers::Blocks));
+    let mut rows: Vec<Row> = Vec::new();
+    for (part, _, result) in results {
+        let (harness, tool, build) = result?;
+        let part = &parts[part];
+        match rows.iter_mut().find(|row| row.name == part.name) {
+            Some(row) => row.builds.push(build),
+            None => rows.push(Row {
+                name: part.name,
+                title: part.title,
+                stages: part.stages,
+                harness_lut4: harness.lut4(),
+                harness_registers: harness.registers(),
+                builds: vec![build],
+                bars: Vec::new(),
+                peers: PEERS
+                    .into_iter()
+                    .filter(|peer| peer.part == part.name)
+                    .collect(),
+                tool,
+            }),
+        }
+    }
+    let judged: Vec<Vec<Verdict>> = parts
+        .iter()
+        .map(|part| {
+            part.bars
+                .iter()
+                .map(|bar| verdict(*bar, part.name, &rows))
+                .collect()
+        })
+        .collect();
+    for (row, verdicts) in rows.iter_mut().zip(judged) {
+        row.bars = verdicts;
+    }
+    Ok(rows)
+}
+
+fn verdict(bar: Bar, name: &str, rows: &[Row]) -> Verdict {
+    let logic = |name: &str| {
+        let row = rows.iter().find(|row| row.name == name)?;
+        row.builds
+            .iter()
+            .find(|build| build.multipliers == Multipliers::Logic)
+    };
+    let value = logic(name).and_then(|build| match bar.measure {
+        Measure::Lut4 => Some(build.lut4 as f64),
+        Measure::Mhz => build.routed.as_ref().map(|routed| routed.mhz),
+        Measure::Ratio => Some(build.lut4 as f64 / logic(bar.to?)?.lut4 as f64),
+    });
+    Verdict {
+        bar,
+        value,
+        status: value.map(|value| bar.status(value)),
+    }
+}
+
+fn build(
+    part: &Part,
+    multipliers: Multipliers,
+    conditions: Option<&Conditions>,
+) -> Result<(Harness, String, Build), TableError> {
+    let start = Instant::now();
+    let bundle = (part.emit)(multipliers)?;
+    // The top stands last.
+    let harness = bundle.modules.last().map(Harness::of).unwrap_or(Harness {
+        text: String::new(),
+        inputs: 0,
+        outputs: 0,
+    });
+    let text = bundle.concatenated() + &harness.text;
+    let folder = tempfile::tempdir().map_err(TableError::Folder)?;
+    let file = folder.path().join("netlist.json");
+    let report = map(&text, multipliers, &file)?;
+    let routed = conditions
+        .map(|conditions| place_and_route(&file, conditions))
+        .transpose()?;
+    let count = |kind: &str| report.cells.get(kind).copied().unwrap_or(0);
+    let (tables, carry_cells) = (count("LUT4"), count("CCU2C"));
+    let build = Build {
+        multipliers,
+        lut4: tables + 2 * carry_cells + 6 * count("TRELLIS_DPR16X4"),
+        tables,
+        carry_cells,
+        registers: count("TRELLIS_FF"),
+        multiplier_blocks: count("MULT18X18D"),
+        memory_blocks: count("DP16KD"),
+        routed,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    Ok((harness, report.tool, build))
+}
+
+fn map(text: &str, multipliers: Multipliers, file: &Path) -> Result<SynthReport, SynthError> {
+    let mapping = Mapping {
+        hierarchy: Hierarchy::Flat,
+        multipliers,
+    };
+    netlist(text, TOP, Target::Ecp5, mapping, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_met_missed_by_a_tenth_or_by_more() {
+        for (bar, green, amber, red) in [
+            (lut4(1_000.0), 1_000.0, 1_100.0, 1_101.0),
+            (mhz(100.0), 100.0, 90.0, 89.9),
+            (ratio("pe", 1.0), 1.0, 1.05, 1.2),
+        ] {
+            assert_eq!(bar.status(green), Status::Green);
+            assert_eq!(bar.status(amber), Status::Amber);
+            assert_eq!(bar.status(red), Status::Red);
+        }
+    }
+
+    #[test]
+    fn every_peer_and_every_ratio_names_a_part() {
+        let parts = parts(7);
+        let known = |name: &str| parts.iter().any(|part| part.name == name);
+        for peer in PEERS {
+            assert!(known(peer.part), "{}", peer.part);
+        }
+        for bar in parts.iter().flat_map(|part| &part.bars) {
+            assert!(bar.to.is_none_or(known), "{bar:?}");
+        }
+    }
+}
