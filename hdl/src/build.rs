@@ -122,6 +122,8 @@ pub fn emit_accelerator(config: ArrayConfig) -> Result<Bundle, BuildError> {
 /// The configuration is out of bounds.
 pub fn simulated_accelerator(config: ArrayConfig) -> Result<Box<dyn Model>, ConfigError> {
     with_accelerator!(config.validate()?, accelerator => Ok(Box::new(accelerator)))
+}
+
 /// Emits one module with all that is in it, under its own name.
 ///
 /// # Errors
