@@ -16,6 +16,7 @@ use hdl::build::emit_accelerator;
 use hdl::config::ArrayConfig;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use testbench::accelerator::model::Effort;
 use testbench::accelerator::{
     AcceleratorBench, AcceleratorError, Job, Sink, Source, Stalls, packed_words, raw_bits,
 };
@@ -507,4 +508,61 @@ fn a_reset_at_any_time_leaves_nothing_behind() {
 #[test]
 fn an_abort_at_any_time_leaves_nothing_behind() {
     interrupted(true);
+}
+
+/// Share of the array's cycles between first and last step that were steps, for one product of so many tokens whose activations are there.
+fn utilisation(stalls: Stalls, tokens: usize, k: usize, features: usize) -> f64 {
+    let config = ArrayConfig::default();
+    let mut bench = bench(config, stalls);
+    let mut rng = ChaCha8Rng::seed_from_u64(21);
+    let acts = tensor(&mut rng, tokens, k, 0.3, 0.0);
+    let weights = tensor(&mut rng, features, k, 0.3, 0.0);
+    let load = Job {
+        tokens,
+        k,
+        source: Source::Packed(&acts),
+        weights: None,
+        output_scale: OutputScale::new(0.01).unwrap(),
+        sink: Sink::Stream,
+        send_packed: false,
+        align: (0, 0, 0),
+    };
+    bench.run(std::slice::from_ref(&load)).unwrap();
+    bench.clear_counters().unwrap();
+    let job = Job {
+        source: Source::Reuse,
+        weights: Some(&weights),
+        ..load
+    };
+    bench.run(std::slice::from_ref(&job)).unwrap();
+    let words = bench.take_results();
+    assert_eq!(bench.arrange(&job, &words), expected(&job, &acts));
+    let mut effort = Effort::default();
+    effort.add(&bench.counters().unwrap());
+    assert_eq!(
+        effort.pairs.iter().sum::<u64>(),
+        (tokens * features * k / 16) as u64
+    );
+    effort.sustained(config.rows * config.cols)
+}
+
+#[test]
+fn the_array_is_busy_whatever_the_mix_and_the_stalls() {
+    // As few tokens as the array has rows: every weight block is used for one step only.
+    for (tokens, k, features) in [(4, 256, 256), (4, 704, 64), (16, 256, 64)] {
+        let free = utilisation(Stalls::default(), tokens, k, features);
+        let stalled = utilisation(
+            Stalls {
+                inputs: 26,
+                outputs: 26,
+                seed: 3,
+            },
+            tokens,
+            k,
+            features,
+        );
+        println!("{tokens} tokens, K {k}, N {features}: {free:.4}, stalled {stalled:.4}");
+        assert!(free > 0.99, "{tokens} tokens, K {k}: {free}");
+        assert!(stalled >= 0.95, "{tokens} tokens, K {k}: {stalled}");
+    }
 }

@@ -90,6 +90,9 @@ pub struct WeightLoader {
     take: Signal<Local, Bit>,
     row_end: Signal<Local, Bit>,
     tile_end: Signal<Local, Bit>,
+    this_row: Signal<Local, Bits<4>>,
+    one_more: Signal<Local, Bits<4>>,
+    to_come: Signal<Local, Bits<4>>,
     starts: Signal<Local, Bit>,
     nothing: Signal<Local, Bit>,
 }
@@ -150,6 +153,9 @@ impl WeightLoader {
             take: Default::default(),
             row_end: Default::default(),
             tile_end: Default::default(),
+            this_row: Default::default(),
+            one_more: Default::default(),
+            to_come: Default::default(),
             starts: Default::default(),
             nothing: Default::default(),
         }
@@ -215,19 +221,27 @@ impl Logic for WeightLoader {
             self.job_valid.val() && !self.active.q.val() && !self.features.val().any();
         self.reader.start.next = self.starts.val();
         // Blocks to come: those of this row, and of one more if there is one.
-        self.reader.left.next = 0.into();
-        if self.active.q.val() && self.row_exists.val() {
-            self.reader.left.next = self.blocks_left.q.val().get_bits::<2>(0);
-            if self.blocks_left.q.val() > 2 {
-                self.reader.left.next = 3.into();
-            } else if self.more_rows.val() {
-                self.reader.left.next = 2.into();
-                if self.blocks_left.q.val().get_bit(1) || self.blocks.val() > 1 {
-                    self.reader.left.next = 3.into();
-                }
+        self.this_row.next = 0.into();
+        if self.row_exists.val() {
+            self.this_row.next = 7.into();
+            if self.blocks_left.q.val() < 7 {
+                self.this_row.next = bit_cast::<4, 16>(self.blocks_left.q.val());
             }
-        } else if self.active.q.val() && self.more_rows.val() {
-            self.reader.left.next = 1.into();
+        }
+        self.one_more.next = 0.into();
+        if self.more_rows.val() {
+            self.one_more.next = 7.into();
+            if self.blocks.val() < 7 {
+                self.one_more.next = bit_cast::<4, 16>(self.blocks.val());
+            }
+        }
+        self.to_come.next = self.this_row.val() + self.one_more.val();
+        self.reader.left.next = 0.into();
+        if self.active.q.val() {
+            self.reader.left.next = 7.into();
+            if self.to_come.val() < 7 {
+                self.reader.left.next = self.to_come.val().get_bits::<3>(0);
+            }
         }
         self.reader.block_ready.next =
             self.active.q.val() && self.row_exists.val() && self.room.val();
@@ -306,8 +320,8 @@ pub struct ActLoader {
     pub tokens: Signal<In, Bits<16>>,
     /// Blocks of a row, K / 16, at least one.
     pub blocks: Signal<In, Bits<16>>,
-    /// Blocks that have not come; 3 stands for three and more.
-    pub left: Signal<Out, Bits<2>>,
+    /// Blocks that have not come; 7 stands for seven and more.
+    pub left: Signal<Out, Bits<3>>,
     /// A block is offered.
     pub block_valid: Signal<In, Bit>,
     /// It is taken.
@@ -334,6 +348,9 @@ pub struct ActLoader {
     take: Signal<Local, Bit>,
     row_end: Signal<Local, Bit>,
     last_row: Signal<Local, Bit>,
+    this_row: Signal<Local, Bits<4>>,
+    one_more: Signal<Local, Bits<4>>,
+    to_come: Signal<Local, Bits<4>>,
 }
 
 impl ActLoader {
@@ -367,6 +384,9 @@ impl ActLoader {
             take: Default::default(),
             row_end: Default::default(),
             last_row: Default::default(),
+            this_row: Default::default(),
+            one_more: Default::default(),
+            to_come: Default::default(),
         }
     }
 }
@@ -388,16 +408,23 @@ impl Logic for ActLoader {
         self.busy.next = self.active.q.val();
         self.tiles.next = self.tiles_done.q.val();
         self.last_row.next = self.tokens_left.q.val() == 1;
+        self.this_row.next = 7.into();
+        if self.blocks_left.q.val() < 7 {
+            self.this_row.next = bit_cast::<4, 16>(self.blocks_left.q.val());
+        }
+        self.one_more.next = 0.into();
+        if !self.last_row.val() {
+            self.one_more.next = 7.into();
+            if self.blocks.val() < 7 {
+                self.one_more.next = bit_cast::<4, 16>(self.blocks.val());
+            }
+        }
+        self.to_come.next = self.this_row.val() + self.one_more.val();
         self.left.next = 0.into();
         if self.active.q.val() {
-            self.left.next = self.blocks_left.q.val().get_bits::<2>(0);
-            if self.blocks_left.q.val() > 2 {
-                self.left.next = 3.into();
-            } else if !self.last_row.val() {
-                self.left.next = 2.into();
-                if self.blocks_left.q.val().get_bit(1) || self.blocks.val() > 1 {
-                    self.left.next = 3.into();
-                }
+            self.left.next = 7.into();
+            if self.to_come.val() < 7 {
+                self.left.next = self.to_come.val().get_bits::<3>(0);
             }
         }
         self.block_ready.next = self.active.q.val();

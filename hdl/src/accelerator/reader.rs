@@ -6,8 +6,8 @@ use crate::prelude::*;
 /// Reads a tensor's payload, scale and tag streams (numerics §2) and gives one block a cycle at any mix of FP4 and FP8.
 ///
 /// Payload comes in beats of two 64-bit words, scales and tags in beats of 64 bits. The tensor may begin inside its first beats.
-/// It takes no beat that this tensor does not need, so the next tensor's may wait on the streams; and it looks one block ahead,
-/// so that a beat that is waiting costs no cycle.
+/// It takes no beat that this tensor does not need, so the next tensor's may wait on the streams; and it looks some blocks ahead,
+/// so that a stream may pause for a cycle or two without a block coming late.
 #[derive(LogicBlock, PortAccess, Default)]
 pub struct BlockReader {
     /// Clock.
@@ -22,8 +22,8 @@ pub struct BlockReader {
     pub scale_skip: Signal<In, Bits<3>>,
     /// Bits of the first tag beat that precede it.
     pub tag_skip: Signal<In, Bits<6>>,
-    /// Blocks of the tensor that have not been given out; 3 stands for three and more.
-    pub left: Signal<In, Bits<2>>,
+    /// Blocks of the tensor that have not been given out; 7 stands for seven and more.
+    pub left: Signal<In, Bits<3>>,
     /// Payload beat is valid.
     pub payload_valid: Signal<In, Bit>,
     /// Payload beat is taken.
@@ -49,13 +49,14 @@ pub struct BlockReader {
     /// The block, as on a stream of the array.
     pub block: Signal<Out, Bits<BLOCK_BITS>>,
 
-    words: DataRegister<Bits<192>>,
-    word_count: Register<Bits<2>>,
+    // Up to five words, eleven scale bytes and 67 tags; behind what counts they are zero.
+    words: DataRegister<Bits<320>>,
+    word_count: Register<Bits<3>>,
     skip_word: Register<Bit>,
-    scales: DataRegister<Bits<64>>,
+    scales: DataRegister<Bits<88>>,
     scale_count: Register<Bits<4>>,
     scale_drop: Register<Bits<3>>,
-    tags: DataRegister<Bits<64>>,
+    tags: DataRegister<Bits<67>>,
     tag_count: Register<Bits<7>>,
     tag_drop: Register<Bits<6>>,
 
@@ -65,20 +66,22 @@ pub struct BlockReader {
     has_scale: Signal<Local, Bit>,
     valid: Signal<Local, Bit>,
     take: Signal<Local, Bit>,
-    left_after: Signal<Local, Bits<2>>,
-    next_known: Signal<Local, Bit>,
-    next_fp8: Signal<Local, Bit>,
+    left_after: Signal<Local, Bits<3>>,
     next_tag: Signal<Local, Bit>,
 
-    words_after: Signal<Local, Bits<192>>,
-    count_after: Signal<Local, Bits<2>>,
+    words_after: Signal<Local, Bits<320>>,
+    count_after: Signal<Local, Bits<3>>,
     accept_payload: Signal<Local, Bit>,
-    arriving: Signal<Local, Bits<192>>,
-    scales_after: Signal<Local, Bits<64>>,
+    arriving: Signal<Local, Bits<320>>,
+    word_place: Signal<Local, Bits<9>>,
+    known: Signal<Local, Bits<3>>,
+    fp4_ahead: Signal<Local, Bits<4>>,
+    scales_after: Signal<Local, Bits<88>>,
     scale_count_after: Signal<Local, Bits<4>>,
+    scale_place: Signal<Local, Bits<6>>,
     accept_scale: Signal<Local, Bit>,
     drop_tag: Signal<Local, Bit>,
-    tags_after: Signal<Local, Bits<64>>,
+    tags_after: Signal<Local, Bits<67>>,
     tag_count_after: Signal<Local, Bits<7>>,
     accept_tag: Signal<Local, Bit>,
     fp8_parts: Signal<Local, Bits<BLOCK_BITS>>,
@@ -104,8 +107,8 @@ impl Logic for BlockReader {
         // The block in front.
         self.has_tag.next = self.tag_count.q.val().any() && !self.tag_drop.q.val().any();
         self.fp8.next = self.tags.q.val().get_bit(0);
-        self.enough_words.next = self.word_count.q.val().get_bit(1)
-            || (self.word_count.q.val().any() && !self.fp8.val());
+        self.enough_words.next =
+            self.word_count.q.val() > 1 || (self.word_count.q.val().any() && !self.fp8.val());
         self.has_scale.next = self.scale_count.q.val().any() && !self.scale_drop.q.val().any();
         self.valid.next = self.left.val().any()
             && self.has_tag.val()
@@ -124,18 +127,36 @@ impl Logic for BlockReader {
             bit_cast::<BLOCK_BITS, 64>(self.words.q.val().get_bits::<64>(0)) | self.fp8_parts.val();
 
         // What will be in front in the next cycle.
+        self.drop_tag.next = self.tag_count.q.val().any() && self.tag_drop.q.val().any();
         self.left_after.next = self.left.val();
-        self.next_known.next = self.has_tag.val() && self.left.val().any();
-        self.next_fp8.next = self.fp8.val();
+        self.tags_after.next = self.tags.q.val();
+        self.tag_count_after.next = self.tag_count.q.val();
         if self.take.val() {
-            // Of three or more, two or more are left, which is all that counts here.
+            // Of seven or more, six or more are left, which is all that counts here.
             self.left_after.next = self.left.val() - 1;
-            self.next_known.next = self.tag_count.q.val() > 1 && self.left.val().get_bit(1);
-            self.next_fp8.next = self.tags.q.val().get_bit(1);
         }
-        self.next_tag.next = self.next_known.val() && self.next_fp8.val();
+        if self.drop_tag.val() || self.take.val() {
+            self.tags_after.next = self.tags.q.val() >> 1;
+            self.tag_count_after.next = self.tag_count.q.val() - 1;
+        }
+        self.known.next = self.left_after.val();
+        if self.tag_count_after.val() < 7
+            && self.tag_count_after.val().get_bits::<3>(0) < self.left_after.val()
+        {
+            self.known.next = self.tag_count_after.val().get_bits::<3>(0);
+        }
+        if self.tag_drop.q.val().any() {
+            self.known.next = 0.into();
+        }
+        self.fp4_ahead.next = 0.into();
+        for i in 0..7 {
+            if self.known.val() > i.to_bits() && !self.tags_after.val().get_bit(i) {
+                self.fp4_ahead.next = self.fp4_ahead.val() + 1;
+            }
+        }
+        self.next_tag.next = self.known.val().any() && self.tags_after.val().get_bit(0);
 
-        // Payload. A beat is taken only if a block that is known to come needs a word of it.
+        // Payload. A beat is taken only if blocks that are known to come need a word of it.
         self.words_after.next = self.words.q.val();
         self.count_after.next = self.word_count.q.val();
         if self.take.val() {
@@ -148,15 +169,16 @@ impl Logic for BlockReader {
             }
         }
         self.accept_payload.next = !self.start.val()
-            && ((!self.count_after.val().any() && self.left_after.val().any())
-                || (self.count_after.val() == 1
-                    && (self.left_after.val().get_bit(1) || self.next_tag.val())));
+            && self.count_after.val() < 4
+            && (self.left_after.val() > self.count_after.val()
+                || (self.count_after.val() == 1 && self.next_tag.val()));
         self.payload_ready.next = self.accept_payload.val();
         self.word_count.d.next = self.count_after.val();
-        self.arriving.next = bit_cast::<192, 128>(self.payload_data.val());
+        self.arriving.next = bit_cast::<320, 128>(self.payload_data.val());
         if self.skip_word.q.val() {
-            self.arriving.next = bit_cast::<192, 64>(self.payload_data.val().get_bits::<64>(64));
+            self.arriving.next = bit_cast::<320, 64>(self.payload_data.val().get_bits::<64>(64));
         }
+        self.word_place.next = bit_cast::<9, 3>(self.count_after.val()) << 6;
         if self.take.val() {
             self.words.d.next = self.words_after.val();
         }
@@ -168,8 +190,8 @@ impl Logic for BlockReader {
             }
             self.words.d.next = self.arriving.val();
             if self.count_after.val().any() {
-                self.words.d.next = (self.arriving.val() << 64)
-                    | bit_cast::<192, 64>(self.words_after.val().get_bits::<64>(0));
+                self.words.d.next =
+                    self.words_after.val() | (self.arriving.val() << self.word_place.val());
             }
         }
 
@@ -183,30 +205,28 @@ impl Logic for BlockReader {
             self.scale_count_after.next = self.scale_count.q.val() - 1;
         }
         self.accept_scale.next = !self.start.val()
-            && !self.scale_count_after.val().any()
-            && self.next_known.val()
-            && !self.next_fp8.val();
+            && self.scale_count_after.val() < 4
+            && self.fp4_ahead.val() > self.scale_count_after.val();
         self.scale_ready.next = self.accept_scale.val();
         self.scales.d.next = self.scales_after.val();
         self.scale_count.d.next = self.scale_count_after.val();
+        self.scale_place.next = bit_cast::<6, 4>(self.scale_count_after.val()) << 3;
         if self.scale_count.q.val().any() && self.scale_drop.q.val().any() {
             self.scale_drop.d.next = self.scale_drop.q.val() - 1;
         }
         if self.accept_scale.val() && self.scale_valid.val() {
-            self.scales.d.next = self.scale_data.val();
-            self.scale_count.d.next = 8.into();
+            self.scale_count.d.next = self.scale_count_after.val() + 8;
+            self.scales.d.next = bit_cast::<88, 64>(self.scale_data.val());
+            if self.scale_count_after.val().any() {
+                self.scales.d.next = self.scales_after.val()
+                    | (bit_cast::<88, 64>(self.scale_data.val()) << self.scale_place.val());
+            }
         }
 
         // Tags.
-        self.drop_tag.next = self.tag_count.q.val().any() && self.tag_drop.q.val().any();
-        self.tags_after.next = self.tags.q.val();
-        self.tag_count_after.next = self.tag_count.q.val();
-        if self.drop_tag.val() || self.take.val() {
-            self.tags_after.next = self.tags.q.val() >> 1;
-            self.tag_count_after.next = self.tag_count.q.val() - 1;
-        }
-        self.accept_tag.next =
-            !self.start.val() && !self.tag_count_after.val().any() && self.left_after.val().any();
+        self.accept_tag.next = !self.start.val()
+            && self.tag_count_after.val() < 4
+            && bit_cast::<7, 3>(self.left_after.val()) > self.tag_count_after.val();
         self.tag_ready.next = self.accept_tag.val();
         self.tags.d.next = self.tags_after.val();
         self.tag_count.d.next = self.tag_count_after.val();
@@ -214,8 +234,13 @@ impl Logic for BlockReader {
             self.tag_drop.d.next = self.tag_drop.q.val() - 1;
         }
         if self.accept_tag.val() && self.tag_valid.val() {
-            self.tags.d.next = self.tag_data.val();
-            self.tag_count.d.next = 64.into();
+            self.tag_count.d.next = self.tag_count_after.val() + 64;
+            self.tags.d.next = bit_cast::<67, 64>(self.tag_data.val());
+            if self.tag_count_after.val().any() {
+                self.tags.d.next = self.tags_after.val()
+                    | (bit_cast::<67, 64>(self.tag_data.val())
+                        << self.tag_count_after.val().get_bits::<2>(0));
+            }
         }
 
         if self.start.val() {
