@@ -100,14 +100,17 @@ impl Bar {
     /// How a value stands to it.
     #[must_use]
     pub fn status(&self, value: f64) -> Status {
-        // How far the value is on the wrong side, as a share of the bar.
-        let excess = match self.measure {
-            Measure::Lut4 | Measure::Ratio => value / self.bound - 1.0,
-            Measure::Mhz => 1.0 - value / self.bound,
+        let within = |bound: f64| match self.measure {
+            Measure::Lut4 | Measure::Ratio => value <= bound,
+            Measure::Mhz => value >= bound,
         };
-        if excess <= 0.0 {
+        let tenth_off = match self.measure {
+            Measure::Lut4 | Measure::Ratio => 1.1,
+            Measure::Mhz => 0.9,
+        };
+        if within(self.bound) {
             Status::Green
-        } else if excess <= 0.1 {
+        } else if within(self.bound * tenth_off) {
             Status::Amber
         } else {
             Status::Red
@@ -292,7 +295,7 @@ pub fn measure(
     let jobs: Vec<(usize, Multipliers)> = (0..parts.len())
         .flat_map(|part| [(part, Multipliers::Logic), (part, Multipliers::Blocks)])
         .collect();
-    // The largest take longest, and stand last.
+    // Taken from the end.
     let queue = Mutex::new(jobs.clone());
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(jobs.len()));
     let results = Mutex::new(Vec::new());
