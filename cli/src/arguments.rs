@@ -446,9 +446,33 @@ impl ArrayArguments {
 pub struct Emit {
     #[command(flatten)]
     pub array: ArrayArguments,
-    /// Folder of the bundle
-    #[arg(short, long, value_name = "DIR", default_value = "fgmp_core")]
-    pub output: PathBuf,
+    /// What to emit
+    #[arg(long, value_enum, default_value_t = TopName::Core)]
+    pub top: TopName,
+    /// Folder of the bundle; by default the top module's name
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+impl Emit {
+    /// Folder of the bundle.
+    pub fn folder(&self) -> PathBuf {
+        self.output.clone().unwrap_or_else(|| {
+            PathBuf::from(match self.top {
+                TopName::Core => hdl::build::TOP,
+                TopName::Accelerator => hdl::build::ACCELERATOR_TOP,
+            })
+        })
+    }
+}
+
+/// A top module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TopName {
+    /// The array and the quantization unit with bare streams
+    Core,
+    /// The complete accelerator: memories, job queue, AXI ports
+    Accelerator,
 }
 
 /// What runs the hardware.

@@ -409,6 +409,31 @@ fn synth_counts_the_cells_of_a_module() {
 }
 
 #[test]
+fn synth_prints_a_table_of_parts_with_bars_and_peers() {
+    let folder = folder();
+    let figures = folder.path().join("table.json");
+    fgmp()
+        .args(["synth", "--part", "fp4_sum", "--no-route", "--json"])
+        .arg(&figures)
+        .assert()
+        .success()
+        .stdout(
+            contains("fp4_sum")
+                .and(contains("MX-for-FPGA"))
+                .and(contains("<= 650 LUT4"))
+                .and(contains("not measured")),
+        );
+    let figures = json(&std::fs::read(&figures).unwrap());
+    assert!(figures["conditions"].is_null());
+    let part = &figures["parts"][0];
+    assert_eq!(part["builds"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        part["bars"][0]["value"].as_f64(),
+        part["builds"][0]["lut4"].as_f64()
+    );
+}
+
+#[test]
 fn board_list_names_the_boards() {
     fgmp()
         .args(["board", "list"])
@@ -644,6 +669,14 @@ fn unknown_flags_and_values_are_refused() {
     refused(
         fgmp().args(["synth", "--module", "adder"]),
         "the core has no such module; it has",
+    );
+    refused(
+        fgmp().args(["synth", "--part", "adder"]),
+        "there is no such part; there are fp4_sum",
+    );
+    refused(
+        fgmp().args(["synth", "--table", "--target", "ecp5"]),
+        "cannot be used with",
     );
     refused(
         fgmp().args(["eval", "nothing.safetensors"]),

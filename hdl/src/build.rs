@@ -22,6 +22,9 @@ pub enum BuildError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The system gives no thread to build in.
+    #[error("no thread to build the accelerator in: {0}")]
+    Thread(std::io::Error),
     /// The emitter refuses a module.
     #[error(transparent)]
     Emit(#[from] EmitError),
@@ -99,29 +102,35 @@ macro_rules! with_accelerator {
     }};
 }
 
+/// Stack for building an accelerator: its units are large and are moved about while they are built.
+const STACK_BYTES: usize = 64 << 20;
+
 /// Emits the complete accelerator of a configuration.
 ///
 /// # Errors
-/// The configuration is out of bounds, or a module can't be translated.
+/// The configuration is out of bounds, a module can't be translated, or the system gives no thread.
 pub fn emit_accelerator(config: ArrayConfig) -> Result<Bundle, BuildError> {
-    let options = EmitOptions {
-        top: ACCELERATOR_TOP.to_owned(),
-        prefix: PREFIX.to_owned(),
-        keep_hierarchy: vec!["pe".to_owned()],
+    let config = config.validate()?;
+    let build = move || {
+        let options = EmitOptions {
+            top: ACCELERATOR_TOP.to_owned(),
+            prefix: PREFIX.to_owned(),
+            keep_hierarchy: vec!["pe".to_owned()],
+        };
+        with_accelerator!(config, accelerator => {
+            let mut accelerator = accelerator;
+            accelerator.connect_all();
+            Ok(emit(&accelerator, &options)?)
+        })
     };
-    with_accelerator!(config.validate()?, accelerator => {
-        let mut accelerator = accelerator;
-        accelerator.connect_all();
-        Ok(emit(&accelerator, &options)?)
-    })
-}
-
-/// The accelerator of a configuration for rust-hdl's simulator; ports are numbered as in the emitted top.
-///
-/// # Errors
-/// The configuration is out of bounds.
-pub fn simulated_accelerator(config: ArrayConfig) -> Result<Box<dyn Model>, ConfigError> {
-    with_accelerator!(config.validate()?, accelerator => Ok(Box::new(accelerator)))
+    let thread = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(build)
+        .map_err(BuildError::Thread)?;
+    match thread.join() {
+        Ok(bundle) => bundle,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 /// Emits one module with all that is in it, under its own name.

@@ -100,14 +100,17 @@ impl Bar {
     /// How a value stands to it.
     #[must_use]
     pub fn status(&self, value: f64) -> Status {
-        // How far the value is on the wrong side, as a share of the bar.
-        let excess = match self.measure {
-            Measure::Lut4 | Measure::Ratio => value / self.bound - 1.0,
-            Measure::Mhz => 1.0 - value / self.bound,
+        let within = |bound: f64| match self.measure {
+            Measure::Lut4 | Measure::Ratio => value <= bound,
+            Measure::Mhz => value >= bound,
         };
-        if excess <= 0.0 {
+        let tenth_off = match self.measure {
+            Measure::Lut4 | Measure::Ratio => 1.1,
+            Measure::Mhz => 0.9,
+        };
+        if within(self.bound) {
             Status::Green
-        } else if excess <= 0.1 {
+        } else if within(self.bound * tenth_off) {
             Status::Amber
         } else {
             Status::Red
@@ -121,8 +124,8 @@ pub struct Part {
     pub name: &'static str,
     /// What it computes.
     pub title: &'static str,
-    /// Stages from the register before it to the register behind it.
-    pub stages: usize,
+    /// Stages from the register before it to the register behind it; none of a unit with streams of its own.
+    pub stages: Option<usize>,
     /// What it has to reach.
     pub bars: Vec<Bar>,
     emit: Box<dyn Fn(Multipliers) -> Result<Bundle, EmitError> + Send + Sync>,
@@ -133,7 +136,7 @@ impl Part {
     pub fn new(
         name: &'static str,
         title: &'static str,
-        stages: usize,
+        stages: Option<usize>,
         bars: &[Bar],
         emit: impl Fn(Multipliers) -> Result<Bundle, EmitError> + Send + Sync + 'static,
     ) -> Self {
@@ -156,35 +159,35 @@ pub fn parts(stages: usize) -> Vec<Part> {
         Part::new(
             "fp4_sum",
             "FP4 x FP4, 16 lanes, exact sum",
-            1,
+            Some(1),
             &[lut4(650.0)],
             |_| emit_module(Fp4Sum::new(false)),
         ),
         Part::new(
             "nvfp4_pair",
             "pair of NVFP4 blocks with both scales, exact",
-            6,
+            Some(6),
             &[lut4(1_800.0), mhz(100.0)],
             |_| emit_module(Nvfp4Pair::new(true)),
         ),
         Part::new(
             "fp8_sum",
             "FP8 x FP8, 16 lanes, exact sum",
-            4,
+            Some(4),
             &[lut4(5_000.0), mhz(80.0)],
             |_| emit_module(Fp8Sum::new(true)),
         ),
         Part::new(
             "fp8_pe",
             "processing element, FP8 alone",
-            stages,
+            Some(stages),
             &[],
             move |_| emit_module(Fp8Pe::<ACC>::new(stages)),
         ),
         Part::new(
             "pe",
             "processing element, all four modes",
-            stages,
+            Some(stages),
             &[ratio("fp8_pe", 1.15)],
             move |multipliers| {
                 let multiplier = match multipliers {
@@ -197,14 +200,14 @@ pub fn parts(stages: usize) -> Vec<Part> {
         Part::new(
             "serial_quantizer",
             "activation quantizer, one element a cycle",
-            31,
+            None,
             &[lut4(1_500.0)],
             |_| emit_module(SerialQuantizer::default()),
         ),
         Part::new(
             "parallel_quantizer",
             "activation quantizer, a block of 16 a cycle",
-            20,
+            None,
             &[lut4(9_000.0)],
             |_| emit_module(ParallelQuantizer::default()),
         ),
@@ -254,7 +257,7 @@ pub struct Row {
     /// [`Part::title`].
     pub title: &'static str,
     /// [`Part::stages`].
-    pub stages: usize,
+    pub stages: Option<usize>,
     /// LUT4 of the harness, included in the figures.
     pub harness_lut4: u64,
     /// Registers of the harness, included in the figures.
@@ -299,7 +302,7 @@ pub fn measure(
     let jobs: Vec<(usize, Multipliers)> = (0..parts.len())
         .flat_map(|part| [(part, Multipliers::Logic), (part, Multipliers::Blocks)])
         .collect();
-    // The largest take longest, and stand last.
+    // Taken from the end.
     let queue = Mutex::new(jobs.clone());
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(jobs.len()));
     let results = Mutex::new(Vec::new());

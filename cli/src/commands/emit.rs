@@ -1,12 +1,12 @@
-//! `fgmp emit`: the core as a bundle of Verilog.
+//! `fgmp emit`: the core, or the complete accelerator, as a bundle of Verilog.
 
 use std::time::Instant;
 
 use anyhow::Context;
-use hdl::bundle::{self, Manifest};
+use hdl::bundle::{self, Manifest, Top};
 use serde::Serialize;
 
-use crate::arguments::Emit;
+use crate::arguments::{Emit, TopName};
 use crate::output::{Outcome, Output, count};
 
 #[derive(Serialize)]
@@ -17,13 +17,22 @@ struct Report {
     manifest: Manifest,
 }
 
+impl From<TopName> for Top {
+    fn from(name: TopName) -> Self {
+        match name {
+            TopName::Core => Self::Core,
+            TopName::Accelerator => Self::Accelerator,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(arguments: &Emit, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
     let config = arguments.array.config()?;
     let start = Instant::now();
-    let manifest = bundle::write(&arguments.output, config, seed)?;
+    let manifest = bundle::write(&arguments.folder(), arguments.top.into(), config, seed)?;
     let seconds = start.elapsed().as_secs_f64();
-    let folder = arguments.output.display().to_string();
+    let folder = arguments.folder().display().to_string();
     output.line(format!(
         "{folder}: {} with a {} x {} array, {}-bit accumulators (K up to {})",
         manifest.top, config.rows, config.cols, manifest.parameters.acc_bits, config.max_k
@@ -32,7 +41,7 @@ pub fn run(arguments: &Emit, seed: u64, output: &Output) -> anyhow::Result<Outco
         .modules
         .iter()
         .map(|module| {
-            let bytes = std::fs::metadata(arguments.output.join(&module.file))
+            let bytes = std::fs::metadata(arguments.folder().join(&module.file))
                 .with_context(|| format!("{folder}/{}", module.file))?
                 .len();
             let purpose = first_sentence(&module.purpose);

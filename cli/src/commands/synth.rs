@@ -152,7 +152,11 @@ fn lines(row: &Row) -> Vec<Vec<String>> {
             } else {
                 String::new()
             },
-            format!("fgmp, {} stages", row.stages),
+            match row.stages {
+                None => "fgmp".to_owned(),
+                Some(1) => "fgmp, not pipelined".to_owned(),
+                Some(stages) => format!("fgmp, {stages} stages"),
+            },
             multipliers_name(build.multipliers).to_owned(),
             count(build.lut4),
             count(build.tables),

@@ -10,6 +10,8 @@
 //! Bender.yml         Bender
 //! README.md          how to use it
 //! ```
+//!
+//! The accelerator's bundle has `fgmp_registers.h` and `registers.md` in place of the testbench.
 
 mod project;
 mod vectors;
@@ -19,7 +21,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::build::{BuildError, TOP, emit_core};
+use crate::accelerator::registers::{Access, REGISTERS, address};
+use crate::build::{ACCELERATOR_TOP, BuildError, TOP, emit_accelerator, emit_core};
 use crate::config::ArrayConfig;
 use crate::emit::Direction;
 
@@ -41,6 +44,8 @@ pub struct Manifest {
     pub parameters: Parameters,
     /// Ports of the top module, in order.
     pub ports: Vec<PortEntry>,
+    /// Registers behind AXI4-Lite; none if the top is the core.
+    pub registers: Vec<RegisterDescription>,
     /// Modules, leaves first.
     pub modules: Vec<ModuleEntry>,
     /// All files of the bundle, relative to it.
@@ -66,6 +71,68 @@ pub struct PortEntry {
     pub direction: &'static str,
     /// Width in bits.
     pub width: usize,
+}
+
+/// A register of the top module.
+#[derive(Clone, Debug, Serialize)]
+pub struct RegisterDescription {
+    /// Name.
+    pub name: &'static str,
+    /// Byte address.
+    pub address: u32,
+    /// `read`, `write`, `read/write`, or `read, write 1 to clear`.
+    pub access: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// Its fields.
+    pub fields: Vec<FieldDescription>,
+}
+
+/// Bits of a register.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct FieldDescription {
+    /// Name.
+    pub name: &'static str,
+    /// Lowest bit.
+    pub low: usize,
+    /// Number of bits.
+    pub width: usize,
+    /// What they mean.
+    pub purpose: &'static str,
+}
+
+/// The register map as the manifest holds it.
+fn register_descriptions() -> Vec<RegisterDescription> {
+    REGISTERS
+        .iter()
+        .enumerate()
+        .map(|(place, register)| RegisterDescription {
+            name: register.name,
+            address: address(place),
+            access: Access::name(register.access),
+            purpose: register.doc,
+            fields: register
+                .fields
+                .iter()
+                .map(|field| FieldDescription {
+                    name: field.name,
+                    low: field.low,
+                    width: field.width,
+                    purpose: field.doc,
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+/// What a bundle holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Top {
+    /// The array and the quantization unit with bare streams.
+    #[default]
+    Core,
+    /// The complete accelerator.
+    Accelerator,
 }
 
 /// A module.
@@ -105,13 +172,18 @@ pub enum BundleError {
     },
 }
 
-/// Emits the core of a configuration and writes its bundle: whole or not at all.
+/// Emits the core or the accelerator of a configuration and writes its bundle: whole or not at all.
 ///
 /// An earlier bundle in the same folder is replaced; anything else there is left alone and refused.
 ///
 /// # Errors
 /// The configuration is refused, or the folder can't be written.
-pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, BundleError> {
+pub fn write(
+    folder: &Path,
+    top: Top,
+    config: ArrayConfig,
+    seed: u64,
+) -> Result<Manifest, BundleError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| BundleError::Write { path, source }
@@ -143,7 +215,10 @@ pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, 
         .tempdir_in(parent)
         .map_err(failed(parent))?;
 
-    let bundle = emit_core(config)?;
+    let (bundle, name) = match top {
+        Top::Core => (emit_core(config)?, TOP),
+        Top::Accelerator => (emit_accelerator(config)?, ACCELERATOR_TOP),
+    };
     let mut files: Vec<(String, Vec<u8>)> = bundle
         .modules
         .iter()
@@ -155,8 +230,13 @@ pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, 
         })
         .collect();
     let rtl: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
-    files.extend(vectors::testbench(config, &bundle.top_module().ports, seed));
-    files.extend(project::files(&rtl));
+    match top {
+        Top::Core => {
+            files.extend(vectors::testbench(config, &bundle.top_module().ports, seed));
+            files.extend(project::files(&rtl));
+        }
+        Top::Accelerator => files.extend(project::accelerator_files(&rtl)),
+    }
     let mut names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
     names.push("manifest.json".to_owned());
     names.sort();
@@ -165,7 +245,7 @@ pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, 
         manifest_version: MANIFEST_VERSION,
         generator: concat!("fgmp ", env!("CARGO_PKG_VERSION")).to_owned(),
         numerics_version: golden::NUMERICS_VERSION,
-        top: TOP.to_owned(),
+        top: name.to_owned(),
         parameters: Parameters {
             config,
             acc_bits: config.acc_bits(),
@@ -183,6 +263,10 @@ pub fn write(folder: &Path, config: ArrayConfig, seed: u64) -> Result<Manifest, 
                 width: port.width,
             })
             .collect(),
+        registers: match top {
+            Top::Core => Vec::new(),
+            Top::Accelerator => register_descriptions(),
+        },
         modules: bundle
             .modules
             .iter()

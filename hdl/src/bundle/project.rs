@@ -1,6 +1,65 @@
 //! Files that tell other tools what the bundle is.
 
-use crate::build::TOP;
+use crate::accelerator::registers;
+use crate::build::{ACCELERATOR_TOP, TOP};
+
+/// File list, FuseSoC core, Bender manifest, README, C header and register page of the accelerator.
+pub fn accelerator_files(rtl: &[String]) -> Vec<(String, Vec<u8>)> {
+    let list: String = rtl.iter().map(|file| format!("{file}\n")).collect();
+    let core_files: String = rtl.iter().map(|file| format!("      - {file}\n")).collect();
+    let bender_files: String = rtl.iter().map(|file| format!("  - {file}\n")).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let core = format!(
+        "CAPI=2:
+name: \"fgmp:core:{ACCELERATOR_TOP}:{version}\"
+description: Matrix products of packed FP4/FP8 tensors, with memories, job queue and AXI ports
+filesets:
+  rtl:
+    files:
+{core_files}    file_type: verilogSource
+targets:
+  default: &default
+    filesets: [rtl]
+    toplevel: {ACCELERATOR_TOP}
+  lint:
+    <<: *default
+    default_tool: verilator
+    tools:
+      verilator:
+        mode: lint-only
+        verilator_options: [-Wall]
+"
+    );
+    let bender = format!("package:\n  name: {ACCELERATOR_TOP}\n\nsources:\n{bender_files}");
+    let readme = format!(
+        "# {ACCELERATOR_TOP}
+
+Matrix products of packed tensors of FP4 (NVFP4) and FP8 (E4M3) blocks, any mix, exact sums: on-chip memories, a job queue behind AXI4-Lite,
+AXI4-Streams for data, and the unit that quantizes activations. Plain Verilog-2005. Parameters, ports and registers stand in
+`manifest.json`; the registers also in `registers.md` and, for a driver, in `fgmp_registers.h`.
+
+Lint:
+
+    verilator --lint-only -Wall --top-module {ACCELERATOR_TOP} rtl/*.v
+
+This bundle has no testbench: the generator's own co-simulation (`fgmp cosim --top`) runs whole models through this top.
+"
+    );
+    vec![
+        ("files.f".to_owned(), list.into_bytes()),
+        (format!("{ACCELERATOR_TOP}.core"), core.into_bytes()),
+        ("Bender.yml".to_owned(), bender.into_bytes()),
+        ("README.md".to_owned(), readme.into_bytes()),
+        (
+            "fgmp_registers.h".to_owned(),
+            registers::c_header().into_bytes(),
+        ),
+        (
+            "registers.md".to_owned(),
+            registers::markdown().into_bytes(),
+        ),
+    ]
+}
 
 /// File list, FuseSoC core, Bender manifest and README.
 pub fn files(rtl: &[String]) -> Vec<(String, Vec<u8>)> {
