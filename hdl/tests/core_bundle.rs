@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use hdl::build::{TOP, emit_core};
-use hdl::bundle;
+use hdl::bundle::{self, Top};
 use hdl::config::{ArrayConfig, Multiplier};
 use hdl::mac::{MAX_STAGES, MIN_STAGES};
 use std::path::Path;
@@ -40,7 +40,7 @@ fn sources(folder: &Path) -> Vec<String> {
 fn passes_every_front_end(config: ArrayConfig) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("bundle");
-    bundle::write(&folder, config, 1).unwrap();
+    bundle::write(&folder, Top::Core, config, 1).unwrap();
     let sources = sources(&folder);
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
 
@@ -129,6 +129,7 @@ fn every_accumulator_width_is_accepted_by_verilator() {
         let folder = folder.path().join("bundle");
         bundle::write(
             &folder,
+            Top::Core,
             ArrayConfig {
                 rows: 1,
                 cols: 2,
@@ -173,7 +174,7 @@ fn emission_is_reproducible() {
 fn a_folder_with_other_files_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("precious.txt"), "mine").unwrap();
-    let error = bundle::write(folder.path(), config(1, 1), 1).unwrap_err();
+    let error = bundle::write(folder.path(), Top::Core, config(1, 1), 1).unwrap_err();
     assert!(error.to_string().contains("is no bundle"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -182,8 +183,8 @@ fn a_folder_with_other_files_is_left_alone() {
 fn an_earlier_bundle_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("bundle");
-    bundle::write(&folder, config(1, 1), 1).unwrap();
-    let manifest = bundle::write(&folder, config(1, 2), 1).unwrap();
+    bundle::write(&folder, Top::Core, config(1, 1), 1).unwrap();
+    let manifest = bundle::write(&folder, Top::Core, config(1, 2), 1).unwrap();
     assert_eq!(manifest.parameters.config.cols, 2);
     for file in &manifest.files {
         assert!(folder.join(file).is_file(), "{file} is missing");
