@@ -917,13 +917,13 @@ fn blocks_of_every_kind(rng: &mut ChaCha8Rng, m: f32, count: usize) -> (Vec<Expe
 /// Drives a build of the unit with whole blocks; `$beats` says in how many beats a block comes, `$offer` puts one on the inputs.
 macro_rules! quantize_blocks {
     ($unit:expr, $rng:expr, $expected:expr, $hold:expr, $beats:expr, $offer:expr) => {{
-        let (unit, expected): (_, &[Expected]) = ($unit, $expected);
+        let (unit, expected, beats): (_, &[Expected], usize) = ($unit, $expected, $beats);
         let (mut sent, mut got, mut cycles) = (0, 0, 0_usize);
         while got < expected.len() {
             unit.clock.next = Clock { clk: false };
-            unit.x_valid.next = sent < expected.len() * $beats;
-            if let Some(block) = expected.get(sent / $beats) {
-                $offer(unit, block, sent % $beats);
+            unit.x_valid.next = sent < expected.len() * beats;
+            if let Some(block) = expected.get(sent / beats) {
+                $offer(unit, block, sent % beats);
             }
             unit.block_ready.next = !$rng.random_bool($hold);
             settle(unit);

@@ -106,7 +106,7 @@ register_table! {
         field("START", 0, 1, "queue the job that the job registers describe"),
         field("ABORT", 1, 1, "drop all jobs and everything on its way, words in the output's memory excepted"),
         field("CLEAR_COUNTERS", 2, 1, "set all counters to 0"),
-        field("CLEAR_STATUS", 3, 1, "clear ERROR, NAN and LAST_MISMATCH"),
+        field("CLEAR_STATUS", 3, 1, "clear ERROR, NAN and BAD_SCALE"),
     ];
     STATUS ReadOnly "State" [
         field("BUSY", 0, 1, "a job is queued or under way"),
@@ -569,9 +569,33 @@ mod tests {
                 used |= mask;
             }
         }
-        assert!(COUNT <= 64);
+        const { assert!(COUNT <= 64, "places have six bits") };
         assert_eq!(REGISTERS[place::TOKENS].name, "TOKENS");
         assert_eq!(COUNTERS, 18);
+    }
+
+    #[test]
+    fn the_page_in_the_book_is_this_table() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/registers.md");
+        if std::env::var_os("FGMP_WRITE_DOCS").is_some() {
+            std::fs::write(page, markdown()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(page).unwrap(),
+            markdown(),
+            "run this test with FGMP_WRITE_DOCS=1"
+        );
+    }
+
+    #[test]
+    fn the_header_names_every_register_and_code() {
+        let header = c_header();
+        for (place, register) in REGISTERS.iter().enumerate() {
+            let line = format!("#define FGMP_{} 0x{:02X}u\n", register.name, address(place));
+            assert!(header.contains(&line), "{line}");
+        }
+        assert!(header.contains("#define FGMP_FLAGS_SINK_MASK 0x0000000Cu"));
+        assert!(header.contains("#define FGMP_ERROR_ACT_CAPACITY 10u"));
     }
 
     #[test]
