@@ -9,11 +9,11 @@ use golden::format::{E2m1, E4m3};
 use golden::matmul::matmul_integer;
 use golden::packed::{PackedTensor, TensorScale};
 use golden::quantizer::{ActivationQuantizer, ChannelSensitivity, Policy};
-use golden::requantize::OutputScale;
+use golden::requantize::{OutputScale, requantize};
 use half::bf16;
 use hdl::accelerator::registers::{ID, JobError, VERSION, place};
 use hdl::build::emit_accelerator;
-use hdl::config::ArrayConfig;
+use hdl::config::{ArrayConfig, Multiplier};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use testbench::accelerator::model::Effort;
@@ -564,5 +564,85 @@ fn the_array_is_busy_whatever_the_mix_and_the_stalls() {
         println!("{tokens} tokens, K {k}, N {features}: {free:.4}, stalled {stalled:.4}");
         assert!(free > 0.99, "{tokens} tokens, K {k}: {free}");
         assert!(stalled >= 0.95, "{tokens} tokens, K {k}: {stalled}");
+    }
+}
+
+#[test]
+fn a_longer_reduction_is_split_exactly() {
+    let config = config(2, 2, 1);
+    let mut bench = bench(config, Stalls::default());
+    let mut rng = ChaCha8Rng::seed_from_u64(31);
+    let (tokens, features, k) = (3, 5, 40 * 16);
+    let acts = tensor(&mut rng, tokens, k, 0.4, 0.0);
+    let weights = tensor(&mut rng, features, k, 0.4, 0.0);
+    let part = |tensor: &PackedTensor, first: usize, count: usize| {
+        let blocks: Vec<Block> = tensor.blocks().collect();
+        let chosen = blocks
+            .chunks(tensor.row_blocks())
+            .flat_map(|row| row[first..first + count].to_vec())
+            .collect::<Vec<_>>();
+        PackedTensor::from_blocks(&[tensor.rows(), count * 16], tensor.scale(), chosen).unwrap()
+    };
+    let scale = OutputScale::new(0.003).unwrap();
+    let mut sums = vec![0_i128; tokens * features];
+    for first in (0..40).step_by(config.weight_blocks) {
+        let count = config.weight_blocks.min(40 - first);
+        let (acts, weights) = (part(&acts, first, count), part(&weights, first, count));
+        let job = Job {
+            tokens,
+            k: count * 16,
+            source: Source::Packed(&acts),
+            weights: Some(&weights),
+            output_scale: scale,
+            sink: Sink::Raw,
+            send_packed: false,
+            align: (0, 0, 0),
+        };
+        bench.run(std::slice::from_ref(&job)).unwrap();
+        let words = bench.take_results();
+        for (sum, value) in sums.iter_mut().zip(bench.arrange(&job, &words)) {
+            *sum += i128::from(value.unwrap() as i64);
+        }
+    }
+    let results: Vec<bf16> = sums
+        .iter()
+        .map(|&sum| requantize(sum, false, scale))
+        .collect();
+    assert_eq!(results, matmul_integer(&weights, &acts).requantized(scale));
+}
+
+#[test]
+fn random_configurations_give_the_golden_results() {
+    let count = if common::full("co-simulation of 20 random configurations") {
+        20
+    } else {
+        1
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(41);
+    for number in 0..count {
+        let rows = rng.random_range(1..5);
+        let config = ArrayConfig {
+            rows,
+            cols: rng.random_range(1..5),
+            weight_ports: if rng.random_bool(0.5) { rows } else { 1 },
+            weight_blocks: 8 << rng.random_range(0..3),
+            act_blocks: 64 << rng.random_range(0..2),
+            result_elements: 1024,
+            max_k: 16 << rng.random_range(3..16),
+            pipeline: rng.random_range(3..10),
+            quantizer_lanes: if rng.random_bool(0.3) { 16 } else { 1 },
+            multiplier: if rng.random_bool(0.5) {
+                Multiplier::Lut
+            } else {
+                Multiplier::Dsp
+            },
+            ..ArrayConfig::default()
+        };
+        let stalls = Stalls {
+            inputs: rng.random_range(0..100),
+            outputs: rng.random_range(0..100),
+            seed: number,
+        };
+        random_jobs(config, stalls, 10, 100 + number);
     }
 }
