@@ -334,6 +334,65 @@ fn cosim_agrees_in_both_simulators() {
 }
 
 #[test]
+fn every_layer_of_the_model_runs_through_the_accelerator() {
+    let output = fgmp()
+        .args([
+            "cosim", "--top", "--tokens", "4", "--stalls", "10", "--json", "-",
+        ])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let report = json(&output);
+    assert_eq!(report["mismatches"], 0);
+    for pass in report["passes"].as_array().unwrap() {
+        assert_eq!(pass["products"]["runs"], 84);
+        assert_eq!(pass["logits_differ"], 0);
+        for layer in pass["layers"].as_array().unwrap() {
+            let utilisation = layer["utilisation"].as_f64().unwrap();
+            assert!(utilisation >= 0.95, "{}: {utilisation}", layer["name"]);
+        }
+    }
+}
+
+#[test]
+fn emit_writes_the_accelerator_with_its_registers() {
+    let folder = folder();
+    let output = fgmp()
+        .current_dir(folder.path())
+        .args([
+            "emit",
+            "--top",
+            "accelerator",
+            "--rows",
+            "2",
+            "--cols",
+            "2",
+            "--json",
+            "-",
+        ])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let report = json(&output);
+    assert_eq!(report["top"], "fgmp_accelerator");
+    assert_eq!(report["parameters"]["weight_ports"], 2);
+    let registers = report["registers"].as_array().unwrap();
+    assert!(
+        registers
+            .iter()
+            .any(|register| register["name"] == "CONTROL")
+    );
+    let bundle = folder.path().join("fgmp_accelerator");
+    let header = std::fs::read_to_string(bundle.join("fgmp_registers.h")).unwrap();
+    assert!(header.contains("#define FGMP_CONTROL "));
+    only(folder.path(), &["fgmp_accelerator"]);
+}
+
+#[test]
 fn cosim_falls_back_and_says_so_when_verilator_is_missing() {
     fgmp()
         .env("VERILATOR", "/nonexistent/verilator")
