@@ -727,7 +727,7 @@ fn unknown_flags_and_values_are_refused() {
     );
     refused(
         fgmp().args(["synth", "--module", "adder"]),
-        "the core has no such module; it has",
+        "neither core nor accelerator has such a module",
     );
     refused(
         fgmp().args(["synth", "--part", "adder"]),

@@ -45,7 +45,7 @@ pub struct ArrayConfig {
     pub pipeline: usize,
     /// Elements that the activation quantization unit takes a cycle: 1, or a whole block of 16.
     pub quantizer_lanes: usize,
-    /// Accelerator: weight ports, each a packed tensor's three streams at one block a cycle. Divides `rows`.
+    /// Accelerator: weight ports, at most one a row, each a packed tensor's three streams at one block a cycle. Divides `rows`.
     pub weight_ports: usize,
     /// Accelerator: blocks of one weight row that the memory holds, twice. A power of two; K up to 16 times that.
     pub weight_blocks: usize,
@@ -66,7 +66,7 @@ impl Default for ArrayConfig {
             max_k: 4096,
             pipeline: 7,
             quantizer_lanes: 1,
-            weight_ports: 4,
+            weight_ports: 1,
             weight_blocks: 64,
             act_blocks: 256,
             result_elements: 4096,

@@ -512,7 +512,10 @@ fn an_abort_at_any_time_leaves_nothing_behind() {
 
 /// Share of the array's cycles between first and last step that were steps, for one product of so many tokens whose activations are there.
 fn utilisation(stalls: Stalls, tokens: usize, k: usize, features: usize) -> f64 {
-    let config = ArrayConfig::default();
+    let config = ArrayConfig {
+        weight_ports: 4,
+        ..ArrayConfig::default()
+    };
     let mut bench = bench(config, stalls);
     let mut rng = ChaCha8Rng::seed_from_u64(21);
     let acts = tensor(&mut rng, tokens, k, 0.3, 0.0);
