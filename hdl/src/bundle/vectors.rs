@@ -1,4 +1,4 @@
-//! A self-checking Verilog testbench with stimuli and expected results of the golden model.
+//! Stimuli and expected results of the golden model, with a self-checking Verilog testbench and one for cocotb.
 
 use std::fmt::Write;
 
@@ -193,12 +193,29 @@ fn vectors(config: ArrayConfig, seed: u64) -> Vectors {
     vectors
 }
 
-/// The testbench and its vectors.
+/// The core's inputs beside the streams, in hexadecimal.
+fn settings(vectors: &Vectors) -> String {
+    format!(
+        "{{
+  \"output_scale\": \"{:08x}\",
+  \"input_scale\": \"{:08x}\",
+  \"threshold\": \"{:016x}\"
+}}
+",
+        OUTPUT_SCALE.to_bits(),
+        INPUT_SCALE.to_bits(),
+        vectors.threshold
+    )
+}
+
+/// The testbenches and their vectors.
 pub fn testbench(config: ArrayConfig, ports: &[Port], seed: u64) -> Vec<(String, Vec<u8>)> {
     let vectors = vectors(config, seed);
     let verilog = verilog(config, ports, &vectors);
-    [
+    let settings = settings(&vectors);
+    let vectors = [
         (format!("{TOP}_tb.v"), verilog),
+        ("settings.json".to_owned(), settings),
         ("weight.hex".to_owned(), vectors.weight),
         ("act.hex".to_owned(), vectors.act),
         ("out.hex".to_owned(), vectors.out),
@@ -207,9 +224,13 @@ pub fn testbench(config: ArrayConfig, ports: &[Port], seed: u64) -> Vec<(String,
         ("scale.hex".to_owned(), vectors.scale),
         ("tag.hex".to_owned(), vectors.tag),
     ]
-    .into_iter()
-    .map(|(name, text)| (format!("tb/{name}"), text.into_bytes()))
-    .collect()
+    .map(|(name, text)| (format!("tb/{name}"), text.into_bytes()));
+    let cocotb = [
+        ("Makefile", include_str!("cocotb.mk")),
+        ("test_fgmp_core.py", include_str!("test_fgmp_core.py")),
+    ]
+    .map(|(name, text)| (format!("cocotb/{name}"), text.as_bytes().to_vec()));
+    vectors.into_iter().chain(cocotb).collect()
 }
 
 fn verilog(config: ArrayConfig, ports: &[Port], vectors: &Vectors) -> String {
