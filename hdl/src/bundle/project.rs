@@ -109,6 +109,7 @@ targets:
     flow: sim
     flow_options:
       tool: icarus
+      vvp_options: [-N]
 "
     );
     let bender = format!("package:\n  name: {TOP}\n\nsources:\n{bender_files}");
@@ -122,9 +123,9 @@ Lint:
 
     verilator --lint-only -Wall --top-module {TOP} rtl/*.v
 
-Simulate (prints `PASS` and the number of results compared):
+Simulate (prints `PASS` and the number of results compared; `-N` gives a failure exit status 1):
 
-    iverilog -g2005 -o {TOP}_tb tb/{TOP}_tb.v rtl/*.v && vvp -n {TOP}_tb
+    iverilog -g2005 -o {TOP}_tb tb/{TOP}_tb.v rtl/*.v && vvp -N {TOP}_tb
 
 With cocotb 2 (`pip install cocotb`), the same vectors and random stalls on every stream:
 

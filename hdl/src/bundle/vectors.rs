@@ -237,7 +237,7 @@ fn verilog(config: ArrayConfig, ports: &[Port], vectors: &Vectors) -> String {
     let lines = |text: &str| text.lines().count();
     let (rows, cols, acc) = (config.rows, config.cols, config.acc_bits());
     let mut text = format!(
-        "// Self-checking testbench of {TOP}: reads tb/*.hex, prints PASS or FAIL.
+        "// Self-checking testbench of {TOP}: reads tb/*.hex, prints PASS, or FAIL and stops ($stop, exit status 1 of vvp -N).
 // Results are taken with pauses that an LFSR chooses; inputs are offered at full rate.
 `timescale 1ns / 1ps
 
@@ -384,11 +384,15 @@ module {TOP}_tb;
     if ({}) begin
       if (last_mismatch !== 1'b0) errors = errors + 1;
       if (errors == 0) $display(\"PASS {TOP}: {results} results and {QUANTIZER_BLOCKS} quantized blocks agree\");
-      else $display(\"FAIL {TOP}: %0d errors\", errors);
+      else begin
+        $display(\"FAIL {TOP}: %0d errors\", errors);
+        $stop;
+      end
       $finish;
     end
     if (cycles == 200000) begin
       $display(\"FAIL {TOP}: hangs after %0d results\", out_index);
+      $stop;
       $finish;
     end
   end
