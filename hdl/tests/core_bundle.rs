@@ -12,6 +12,7 @@ fn config(rows: usize, cols: usize) -> ArrayConfig {
     ArrayConfig {
         rows,
         cols,
+        weight_ports: rows,
         ..ArrayConfig::default()
     }
 }
@@ -77,8 +78,33 @@ fn passes_every_front_end(config: ArrayConfig) {
         .concat(),
     );
     assert_eq!(icarus, "", "iverilog -Wall is not silent");
-    let simulation = run(&folder, "vvp", &["-n", &program]);
+    let simulation = run(&folder, "vvp", &["-N", &program]);
     assert!(simulation.contains("PASS fgmp_core: "), "{simulation}");
+}
+
+#[test]
+fn the_testbench_notices_a_changed_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("bundle");
+    bundle::write(&folder, Top::Core, config(1, 1), 1).unwrap();
+    let path = folder.join("tb/scale.hex");
+    let scales = std::fs::read_to_string(&path).unwrap();
+    let (first, others) = scales.split_once('\n').unwrap();
+    let changed = u16::from_str_radix(first, 16).unwrap() ^ 1;
+    std::fs::write(&path, format!("{changed:x}\n{others}")).unwrap();
+    let testbench = format!("tb/{TOP}_tb.v");
+    let sources = sources(&folder);
+    let mut arguments = vec!["-g2005", "-o", "sim", &testbench];
+    arguments.extend(sources.iter().map(String::as_str));
+    run(&folder, "iverilog", &arguments);
+    let output = Command::new("vvp")
+        .current_dir(&folder)
+        .args(["-N", "sim"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("FAIL fgmp_core: 1 errors"), "{text}");
 }
 
 #[test]
@@ -131,10 +157,8 @@ fn every_accumulator_width_is_accepted_by_verilator() {
             &folder,
             Top::Core,
             ArrayConfig {
-                rows: 1,
-                cols: 2,
                 max_k,
-                ..ArrayConfig::default()
+                ..config(1, 2)
             },
             1,
         )

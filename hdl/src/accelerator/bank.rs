@@ -120,6 +120,9 @@ impl PackedBank {
 
 /// Memory of packed blocks in two halves, dense as in numerics §2: 64-bit payload words, one for an FP4 block and two
 /// for an FP8 block; scale bytes of FP4 blocks; tag bits. One block a cycle in, one out.
+///
+/// A half holds HALF blocks even if all are FP8, a power of two from 2 to 2^14. Blocks are written from `write_first` on and read in the same
+/// order, in two stages: first the tag, at least a cycle later scale and payload.
 #[kernel]
 impl Logic for PackedBank {
     fn update(&mut self) {

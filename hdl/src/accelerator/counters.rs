@@ -32,7 +32,9 @@ impl Default for Counters {
     }
 }
 
-/// Adds up what happens, for the host and for models of energy.
+/// Adds up what happens, for the host and for models of energy: one counter of 32 bits for each event, in the order of the register map.
+///
+/// They wrap, and become 0 by `reset` or `clear`.
 #[kernel]
 impl Logic for Counters {
     fn update(&mut self) {
@@ -107,7 +109,10 @@ impl PairCounter {
     }
 }
 
-/// Counts a step's block pairs by mode.
+/// Counts a step's block pairs by mode, a cycle later: FP4 x FP4, FP4 x FP8, FP8 x FP4, FP8 x FP8, weight first.
+///
+/// There is a `weight_fp8` for each row and an `act_fp8` for each column, 1 to 64 of each; at most 64 x 64 pairs a step. Rows and columns beyond
+/// the matrix's edge don't count.
 #[kernel]
 impl Logic for PairCounter {
     fn update(&mut self) {

@@ -141,7 +141,10 @@ impl ElementFeed {
     }
 }
 
-/// Sends the elements of a job's rows to the quantizer, each with its channel's sensitivity.
+/// Sends the elements of a job's rows to the serial quantizer, one a cycle, each with its channel's sensitivity.
+///
+/// They come from the input stream, sixteen a beat, or from the result memory, where zeros stand behind a row's last feature. 1 to 65535 rows of
+/// at most as many blocks as the weight memory holds; each bank of sensitivities has a UE4M3 code for every element of such a row.
 #[kernel]
 impl Logic for ElementFeed {
     fn update(&mut self) {
@@ -391,7 +394,10 @@ impl BlockFeed {
     }
 }
 
-/// Sends the blocks of a job's rows to the quantizer, each with its channels' sensitivities.
+/// Sends the blocks of a job's rows to the parallel quantizer, each with its channels' sensitivities.
+///
+/// They come from the input stream, one a cycle, or from the result memory, one in sixteen cycles; zeros stand behind a row's last feature. 1 to
+/// 65535 rows of at most as many blocks as the weight memory holds; each bank of sensitivities has a UE4M3 code for every element of such a row.
 #[kernel]
 impl Logic for BlockFeed {
     fn update(&mut self) {

@@ -162,7 +162,10 @@ impl WeightLoader {
     }
 }
 
-/// Takes a packed weight tensor from its three streams and writes it, tile by tile, to the row memories.
+/// Takes a packed weight tensor from its three streams and writes it, tile by tile, to the row memories: one block a cycle at any mix.
+///
+/// It is the port PORT of PORTS, and PORTS divides ROWS: it fills the rows PORT, PORT + PORTS, ... of each tile of ROWS output features. One half of
+/// the memories is filled while the array reads the other. Up to 65535 features; K is 16 `blocks`, at most what half a row's memory holds.
 #[kernel]
 impl Logic for WeightLoader {
     fn update(&mut self) {
@@ -391,7 +394,9 @@ impl ActLoader {
     }
 }
 
-/// Distributes the rows of an activation matrix over the column memories and counts complete token tiles.
+/// Distributes the rows of an activation matrix over the column memories and counts complete token tiles: token t goes to column t mod (LAST_COL + 1).
+///
+/// One block a cycle; 1 to 65535 tokens of `blocks` blocks. Whether they fit the memory was checked when the job was accepted.
 #[kernel]
 impl Logic for ActLoader {
     fn update(&mut self) {

@@ -29,7 +29,7 @@ pub struct ScaleCheck {
     exponent: Signal<Local, Bits<8>>,
 }
 
-/// Range check of an FP32 scale (numerics §5).
+/// Range check of an FP32 scale (numerics §5): it is 0, or its magnitude is from 2^-60 to 2^60. NaN and infinity are not.
 #[kernel]
 impl Logic for ScaleCheck {
     fn update(&mut self) {
@@ -334,6 +334,10 @@ impl JobQueue {
 }
 
 /// Checks the host's jobs, keeps two of them until they are done, and hands them to the units in order.
+///
+/// A job is accepted whole or refused with a code (`ERROR` in the register map). Its check takes one cycle for each tile of COLS tokens: tokens 1 to
+/// 65535, features 0 to 65535, blocks 1 to MAX_BLOCKS, activations within ACT_LIMIT blocks a column, results for the next job within
+/// RESULT_LIMIT elements. `..._valid` shows a unit its next job, in slot `..._slot`, until it says `..._done`.
 #[kernel]
 impl Logic for JobQueue {
     fn update(&mut self) {

@@ -87,7 +87,11 @@ pub struct BlockReader {
     fp8_parts: Signal<Local, Bits<BLOCK_BITS>>,
 }
 
-/// Assembles blocks from dense streams of payload words, scale bytes and tag bits.
+/// Assembles blocks from the dense streams of a packed tensor (numerics §2): payload words two a beat, scale bytes eight a beat, tag bits 64
+/// a beat. One block a cycle at any mix of FP4 and FP8.
+///
+/// The tensor may begin inside its first beats: `..._skip` says how many words, bytes and bits come before it. No beat is taken that this tensor
+/// does not need. It looks some blocks ahead, so that a stream may pause for a cycle or two without a block coming late.
 #[kernel]
 impl Logic for BlockReader {
     fn update(&mut self) {

@@ -459,7 +459,10 @@ impl Default for RegisterFile {
     }
 }
 
-/// Registers behind AXI4-Lite. One write and one read may be outstanding; each takes two cycles.
+/// Registers behind AXI4-Lite, 32-bit data and 8-bit byte addresses. One write and one read may be outstanding; each takes two cycles.
+///
+/// An address without a register, and a write to one that is only read, answers SLVERR and changes nothing. Byte strobes are honoured.
+/// `status` brings what the hardware drives, by place (address / 4); `value` and `strobe` tell what the host wrote.
 #[kernel]
 impl Logic for RegisterFile {
     fn update(&mut self) {

@@ -269,6 +269,8 @@ impl<const ACC: usize> ResultWriter<ACC> {
 
 /// Takes the results of tile after tile, drops those beyond the matrix's edge, and sends BF16 values four a word, or accumulators
 /// one a word, or writes BF16 values to the result memory. A NaN's accumulator is sent as the most negative number.
+///
+/// A tile is ROWS features by COLS tokens, token by token; `tile` says how many of each count. At most one result a cycle.
 #[kernel]
 impl<const ACC: usize> Logic for ResultWriter<ACC> {
     fn update(&mut self) {

@@ -211,6 +211,9 @@ impl Sequencer {
 
 /// Walks the tiles of a matrix product and addresses the weight and activation memories, one block pair for each processing
 /// element a cycle.
+///
+/// For each tile of ROWS output features, each tile of COLS tokens; K innermost. Three stages: tags are read, then scales and payload, then the blocks
+/// stand before the array; all wait together when it does. No gap between blocks or tiles. 1 to 65535 tokens and features, 1 to 4096 blocks.
 #[kernel]
 impl Logic for Sequencer {
     fn update(&mut self) {

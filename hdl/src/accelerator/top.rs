@@ -420,7 +420,9 @@ impl<const ACC: usize> Accelerator<ACC> {
 
 /// Matrix products of packed tensors, and quantization of activations.
 ///
-/// Registers behind AXI4-Lite describe jobs; data comes and goes on AXI4-Streams.
+/// Registers behind AXI4-Lite describe jobs Y = A * W^T of 1 to 65535 tokens and 0 to 65535 output features; two may be outstanding. Data comes and
+/// goes on AXI4-Streams: packed tensors of FP4 and FP8 blocks (numerics §2), BF16 to be quantized, results as BF16 or accumulators. K is 16 times
+/// the register BLOCKS, at most what the weight memory holds and ACC bits can sum. The configuration stands in manifest.json and in registers.
 #[kernel(name = "fgmp_accelerator")]
 impl<const ACC: usize> Logic for Accelerator<ACC> {
     fn update(&mut self) {

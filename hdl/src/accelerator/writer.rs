@@ -64,7 +64,9 @@ pub struct PackedWriter {
     tag_placed: Signal<Local, Bits<64>>,
 }
 
-/// Splits blocks into payload words, gathers scale bytes and tag bits to words, and marks the tensor's end.
+/// Splits blocks into payload words, gathers scale bytes and tag bits to words of 64 bits, and marks the tensor's end (numerics §2).
+///
+/// An FP4 block gives one payload word and a scale byte, an FP8 block two payload words; each gives a tag bit. What is left of a word at the end is zero.
 #[kernel]
 impl Logic for PackedWriter {
     fn update(&mut self) {

@@ -1,17 +1,20 @@
 //! The bundle: a folder that stands alone. Someone who never installs Rust can lint, simulate and use it.
 //!
 //! ```text
-//! rtl/*.v            the modules, one a file
-//! tb/fgmp_core_tb.v  self-checking testbench
-//! tb/*.hex           its stimuli and expected results, from the golden model
-//! manifest.json      parameters, ports, modules, files
-//! files.f            the modules as a file list
-//! fgmp_core.core     FuseSoC: targets lint and sim
-//! Bender.yml         Bender
-//! README.md          how to use it
+//! rtl/*.v               the modules, one a file
+//! tb/fgmp_core_tb.v     self-checking testbench
+//! tb/*.hex              its stimuli and expected results, from the golden model
+//! tb/settings.json      what stands on the ports that aren't streams
+//! cocotb/               the same vectors played by cocotb
+//! manifest.json         parameters, ports, modules, files
+//! manifest.schema.json  JSON schema of the manifest
+//! files.f               the modules as a file list
+//! fgmp_core.core        FuseSoC: targets lint and sim
+//! Bender.yml            Bender
+//! README.md             how to use it
 //! ```
 //!
-//! The accelerator's bundle has `fgmp_registers.h` and `registers.md` in place of the testbench.
+//! The accelerator's bundle has `fgmp_registers.h` and `registers.md` in place of `tb` and `cocotb`.
 
 mod project;
 mod vectors;
@@ -29,9 +32,16 @@ use crate::emit::Direction;
 /// Version of the manifest's layout.
 pub const MANIFEST_VERSION: u32 = 1;
 
+/// The manifest's JSON schema (draft 2020-12), and its name in the bundle.
+pub const MANIFEST_SCHEMA: (&str, &str) =
+    ("manifest.schema.json", include_str!("manifest.schema.json"));
+
 /// `manifest.json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Manifest {
+    /// File of the schema that it follows, relative to it.
+    #[serde(rename = "$schema")]
+    pub schema: &'static str,
     /// Version of this layout.
     pub manifest_version: u32,
     /// What wrote the bundle.
@@ -237,11 +247,14 @@ pub fn write(
         }
         Top::Accelerator => files.extend(project::accelerator_files(&rtl)),
     }
+    let (schema, text) = MANIFEST_SCHEMA;
+    files.push((schema.to_owned(), text.as_bytes().to_vec()));
     let mut names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
     names.push("manifest.json".to_owned());
     names.sort();
 
     let manifest = Manifest {
+        schema,
         manifest_version: MANIFEST_VERSION,
         generator: concat!("fgmp ", env!("CARGO_PKG_VERSION")).to_owned(),
         numerics_version: golden::NUMERICS_VERSION,

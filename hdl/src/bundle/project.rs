@@ -23,11 +23,10 @@ targets:
     toplevel: {ACCELERATOR_TOP}
   lint:
     <<: *default
-    default_tool: verilator
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [-Wall]
+    flow: lint
+    flow_options:
+      tool: verilator
+      verilator_options: [-Wall]
 "
     );
     let bender = format!("package:\n  name: {ACCELERATOR_TOP}\n\nsources:\n{bender_files}");
@@ -42,7 +41,11 @@ Lint:
 
     verilator --lint-only -Wall --top-module {ACCELERATOR_TOP} rtl/*.v
 
-This bundle has no testbench: the generator's own co-simulation (`fgmp cosim --top`) runs whole models through this top.
+With FuseSoC:
+
+    fusesoc --cores-root . run --target=lint fgmp:core:{ACCELERATOR_TOP}
+
+`manifest.schema.json` is the manifest's JSON schema. This bundle has no testbench: the generator's own co-simulation (`fgmp cosim --top`) runs whole models through this top.
 "
     );
     vec![
@@ -95,16 +98,18 @@ targets:
     toplevel: {TOP}
   lint:
     <<: *default
-    default_tool: verilator
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [-Wall]
+    flow: lint
+    flow_options:
+      tool: verilator
+      verilator_options: [-Wall]
   sim:
     <<: *default
     filesets: [rtl, tb, vectors]
     toplevel: {TOP}_tb
-    default_tool: icarus
+    flow: sim
+    flow_options:
+      tool: icarus
+      vvp_options: [-N]
 "
     );
     let bender = format!("package:\n  name: {TOP}\n\nsources:\n{bender_files}");
@@ -118,11 +123,19 @@ Lint:
 
     verilator --lint-only -Wall --top-module {TOP} rtl/*.v
 
-Simulate (prints `PASS` and the number of results compared):
+Simulate (prints `PASS` and the number of results compared; `-N` gives a failure exit status 1):
 
-    iverilog -g2005 -o {TOP}_tb tb/{TOP}_tb.v rtl/*.v && vvp -n {TOP}_tb
+    iverilog -g2005 -o {TOP}_tb tb/{TOP}_tb.v rtl/*.v && vvp -N {TOP}_tb
 
-The results in `tb/*.hex` were computed by the generator's bit-exact model.
+With cocotb 2 (`pip install cocotb`), the same vectors and random stalls on every stream:
+
+    make -C cocotb
+
+With FuseSoC (targets `lint` and `sim`):
+
+    fusesoc --cores-root . run --target=sim fgmp:core:{TOP}
+
+The results in `tb/*.hex` were computed by the generator's bit-exact model. `manifest.schema.json` is the manifest's JSON schema.
 "
     );
     vec![

@@ -1,4 +1,4 @@
-//! A self-checking Verilog testbench with stimuli and expected results of the golden model.
+//! Stimuli and expected results of the golden model, with a self-checking Verilog testbench and one for cocotb.
 
 use std::fmt::Write;
 
@@ -193,12 +193,29 @@ fn vectors(config: ArrayConfig, seed: u64) -> Vectors {
     vectors
 }
 
-/// The testbench and its vectors.
+/// The core's inputs beside the streams, in hexadecimal.
+fn settings(vectors: &Vectors) -> String {
+    format!(
+        "{{
+  \"output_scale\": \"{:08x}\",
+  \"input_scale\": \"{:08x}\",
+  \"threshold\": \"{:016x}\"
+}}
+",
+        OUTPUT_SCALE.to_bits(),
+        INPUT_SCALE.to_bits(),
+        vectors.threshold
+    )
+}
+
+/// The testbenches and their vectors.
 pub fn testbench(config: ArrayConfig, ports: &[Port], seed: u64) -> Vec<(String, Vec<u8>)> {
     let vectors = vectors(config, seed);
     let verilog = verilog(config, ports, &vectors);
-    [
+    let settings = settings(&vectors);
+    let vectors = [
         (format!("{TOP}_tb.v"), verilog),
+        ("settings.json".to_owned(), settings),
         ("weight.hex".to_owned(), vectors.weight),
         ("act.hex".to_owned(), vectors.act),
         ("out.hex".to_owned(), vectors.out),
@@ -207,16 +224,20 @@ pub fn testbench(config: ArrayConfig, ports: &[Port], seed: u64) -> Vec<(String,
         ("scale.hex".to_owned(), vectors.scale),
         ("tag.hex".to_owned(), vectors.tag),
     ]
-    .into_iter()
-    .map(|(name, text)| (format!("tb/{name}"), text.into_bytes()))
-    .collect()
+    .map(|(name, text)| (format!("tb/{name}"), text.into_bytes()));
+    let cocotb = [
+        ("Makefile", include_str!("cocotb.mk")),
+        ("test_fgmp_core.py", include_str!("test_fgmp_core.py")),
+    ]
+    .map(|(name, text)| (format!("cocotb/{name}"), text.as_bytes().to_vec()));
+    vectors.into_iter().chain(cocotb).collect()
 }
 
 fn verilog(config: ArrayConfig, ports: &[Port], vectors: &Vectors) -> String {
     let lines = |text: &str| text.lines().count();
     let (rows, cols, acc) = (config.rows, config.cols, config.acc_bits());
     let mut text = format!(
-        "// Self-checking testbench of {TOP}: reads tb/*.hex, prints PASS or FAIL.
+        "// Self-checking testbench of {TOP}: reads tb/*.hex, prints PASS, or FAIL and stops ($stop, exit status 1 of vvp -N).
 // Results are taken with pauses that an LFSR chooses; inputs are offered at full rate.
 `timescale 1ns / 1ps
 
@@ -363,11 +384,15 @@ module {TOP}_tb;
     if ({}) begin
       if (last_mismatch !== 1'b0) errors = errors + 1;
       if (errors == 0) $display(\"PASS {TOP}: {results} results and {QUANTIZER_BLOCKS} quantized blocks agree\");
-      else $display(\"FAIL {TOP}: %0d errors\", errors);
+      else begin
+        $display(\"FAIL {TOP}: %0d errors\", errors);
+        $stop;
+      end
       $finish;
     end
     if (cycles == 200000) begin
       $display(\"FAIL {TOP}: hangs after %0d results\", out_index);
+      $stop;
       $finish;
     end
   end

@@ -35,7 +35,7 @@ pub struct Module {
     pub ports: Vec<Port>,
     /// Instances within: instance name, module name.
     pub instances: Vec<(String, String)>,
-    /// Const generic parameters with their values.
+    /// What it was built with: const generic parameters and constants of the instance, with their values.
     pub parameters: Vec<(String, String)>,
     /// What the module is for.
     pub doc: String,

@@ -68,6 +68,23 @@ struct Unit {
     content: Content,
 }
 
+impl Unit {
+    /// What this module was built with: const generic parameters, then constants that its instance was given, in capitals.
+    fn parameters(&self) -> Vec<(String, String)> {
+        let constants = self.scope.atoms.iter().filter_map(|atom| {
+            let (value, width) = constant::literal_value(atom.value.as_ref()?)?;
+            let value = if width <= 32 {
+                value.to_string()
+            } else {
+                format!("0x{value:x}")
+            };
+            Some((atom.name.replace('$', "_").to_uppercase(), value))
+        });
+        let parameters = self.description.parameters.iter().cloned();
+        parameters.chain(constants).collect()
+    }
+}
+
 enum Content {
     Kernel {
         plan: Box<print::Plan>,
@@ -180,10 +197,11 @@ impl Compiler {
         let names = self.module_names(top, options)?;
         let mut modules = Vec::new();
         for (unit, name) in self.units.iter().zip(&names) {
+            let parameters = unit.parameters();
             let header = print::Header {
                 name,
                 doc: &unit.description.doc,
-                parameters: &unit.description.parameters,
+                parameters: &parameters,
                 keep_hierarchy: options.keep_hierarchy.contains(&unit.description.name),
             };
             let (source, instances) = match &unit.content {
@@ -216,7 +234,7 @@ impl Compiler {
                 source,
                 ports: unit.scope.ports().map(port).collect(),
                 instances,
-                parameters: unit.description.parameters.clone(),
+                parameters,
                 doc: unit.description.doc.clone(),
             });
         }
