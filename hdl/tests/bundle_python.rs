@@ -78,7 +78,12 @@ fn manifests_follow_their_schema() {
 
 #[test]
 fn the_schema_refuses_broken_manifests() {
-    let (core, accelerator) = (manifest(Top::Core), manifest(Top::Accelerator));
+    // A short one, since each of its copies is checked; valid as it is.
+    let (core, mut accelerator) = (manifest(Top::Core), manifest(Top::Accelerator));
+    for list in ["ports", "registers", "modules", "files"] {
+        accelerator[list].as_array_mut().unwrap().truncate(2);
+    }
+    assert_eq!(complaints(std::slice::from_ref(&accelerator)), [""]);
     let mut broken = Vec::new();
     // Each field of each object missing or renamed; each value of another type.
     let objects = [
