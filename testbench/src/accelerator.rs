@@ -14,6 +14,7 @@ use golden::quantizer::ActivationQuantizer;
 use golden::requantize::OutputScale;
 use half::bf16;
 use hdl::accelerator::registers::{COUNTERS, FIRST_COUNTER, JobError, REGISTERS, address, place};
+pub use hdl::accelerator::results::Sink;
 use hdl::config::ArrayConfig;
 
 use crate::design::{Direction, PortError, PortId, PortLookup};
@@ -36,17 +37,6 @@ pub enum Source<'a> {
     Results(&'a ActivationQuantizer),
     /// Those of the job before.
     Reuse,
-}
-
-/// Where a job's results go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sink {
-    /// BF16 on the output stream.
-    Stream = 0,
-    /// Accumulators on the output stream.
-    Raw = 1,
-    /// The result memory.
-    Memory = 2,
 }
 
 /// One job.

@@ -1,6 +1,6 @@
 //! On-chip memory of packed blocks.
 
-use crate::decoder::BLOCK_BITS;
+use crate::decoder::{BLOCK_BITS, SCALE_BIT, TAG_BIT};
 use crate::memory::{ADDRESS, Ram};
 use crate::prelude::*;
 
@@ -143,7 +143,7 @@ impl Logic for PackedBank {
         self.tags.clock.next = self.clock.val();
 
         // Writing.
-        self.write_fp8.next = self.write_block.val().get_bit(136);
+        self.write_fp8.next = self.write_block.val().get_bit(TAG_BIT);
         self.write_offset.next = 0.into();
         if self.write_half.val() {
             self.write_offset.next = self.half.val();
@@ -171,7 +171,7 @@ impl Logic for PackedBank {
         }
         self.scales.write.next = self.write.val() && !self.write_fp8.val();
         self.scales.write_address.next = self.write_offset.val() + self.write_scale.val();
-        self.scales.write_data.next = self.write_block.val().get_bits::<8>(128);
+        self.scales.write_data.next = self.write_block.val().get_bits::<8>(SCALE_BIT);
         self.tags.write.next = self.write.val();
         self.tags.write_address.next = self.write_offset.val() + self.write_index.val();
         self.tags.write_data.next = self.write_fp8.val().into();

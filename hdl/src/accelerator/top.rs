@@ -12,7 +12,7 @@ use super::sequencer::Sequencer;
 use super::writer::PackedWriter;
 use crate::array::PeArray;
 use crate::config::ArrayConfig;
-use crate::decoder::BLOCK_BITS;
+use crate::decoder::{BLOCK_BITS, SCALE_BIT, TAG_BIT};
 use crate::prelude::*;
 use crate::quantizer::{ParallelQuantizer, SerialQuantizer};
 use golden::format::BLOCK;
@@ -559,12 +559,12 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
                 self.weight_bytes.next = self.weight_bytes.val() + 8;
             }
             if self.weight_loader[f].write.val()
-                && !self.weight_loader[f].write_block.val().get_bit(136)
+                && !self.weight_loader[f].write_block.val().get_bit(TAG_BIT)
                 && (self.weight_loader[f].write_block.val().get_bit(135)
                     || self.weight_loader[f]
                         .write_block
                         .val()
-                        .get_bits::<7>(128)
+                        .get_bits::<7>(SCALE_BIT)
                         .all())
             {
                 self.bad_weights.next = true;
@@ -792,8 +792,9 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
         self.act_loader.block_valid.next = self.arriving_valid.val();
         self.block_taken.next = self.act_loader.write.val();
         self.bad_act.next = self.act_loader.write.val()
-            && !self.arriving.val().get_bit(136)
-            && (self.arriving.val().get_bit(135) || self.arriving.val().get_bits::<7>(128).all());
+            && !self.arriving.val().get_bit(TAG_BIT)
+            && (self.arriving.val().get_bit(135)
+                || self.arriving.val().get_bits::<7>(SCALE_BIT).all());
         self.queue.act_done.next = self.act_loader.job_done.val() || self.reuse_done.val();
         self.sequencer.act_tiles.next = 0.into();
         if self.act_loader.busy.val()
@@ -831,7 +832,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             self.pair_counter.weight_fp8[r].next = false;
             if self.rows_used.val() > r.to_bits() {
                 self.array.weight_data[r].next = self.weights[r].block.val();
-                self.pair_counter.weight_fp8[r].next = self.weights[r].block.val().get_bit(136);
+                self.pair_counter.weight_fp8[r].next = self.weights[r].block.val().get_bit(TAG_BIT);
             }
         }
         for c in 0..self._cols {
@@ -839,7 +840,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             self.pair_counter.act_fp8[c].next = false;
             if self.cols_used.val() > c.to_bits() {
                 self.array.act_data[c].next = self.acts[c].block.val();
-                self.pair_counter.act_fp8[c].next = self.acts[c].block.val().get_bit(136);
+                self.pair_counter.act_fp8[c].next = self.acts[c].block.val().get_bit(TAG_BIT);
             }
         }
         self.array.output_scale.next = self.queue.slot_output_scale[0].val();
@@ -937,7 +938,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
                 self.pair_counter.pairs[i].val();
         }
         if self.block_taken.val() && self.act_quantizes.val() {
-            if self.arriving.val().get_bit(136) {
+            if self.arriving.val().get_bit(TAG_BIT) {
                 self.counters.amount[place::QUANTIZED_FP8 - FIRST_COUNTER].next = 1.into();
             } else {
                 self.counters.amount[place::QUANTIZED_FP4 - FIRST_COUNTER].next = 1.into();

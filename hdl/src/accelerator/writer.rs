@@ -1,6 +1,6 @@
 //! From blocks to the three dense streams of a packed tensor, in 64-bit words.
 
-use crate::decoder::BLOCK_BITS;
+use crate::decoder::{BLOCK_BITS, SCALE_BIT, TAG_BIT};
 use crate::prelude::*;
 
 /// Writes blocks as a packed tensor: payload words, scale bytes eight a word, tag bits 64 a word (numerics §2).
@@ -88,7 +88,7 @@ impl Logic for PackedWriter {
             && !self.words_left.q.val().any()
             && !self.scale_full.q.val()
             && !self.tag_full.q.val();
-        self.fp8.next = self.block.val().get_bit(136);
+        self.fp8.next = self.block.val().get_bit(TAG_BIT);
 
         self.payload_valid.next = self.words_left.q.val().any();
         self.payload_last.next = self.last.q.val() && self.words_left.q.val() == 1;
@@ -121,7 +121,8 @@ impl Logic for PackedWriter {
         }
         self.scale_shift.next = bit_cast::<6, 3>(self.scale_count.q.val()) << 3;
         self.scale_placed.next = self.scale_base.val()
-            | (bit_cast::<64, 8>(self.block.val().get_bits::<8>(128)) << self.scale_shift.val());
+            | (bit_cast::<64, 8>(self.block.val().get_bits::<8>(SCALE_BIT))
+                << self.scale_shift.val());
         self.tag_placed.next = self.tag_base.val()
             | (bit_cast::<64, 1>(self.fp8.val().into()) << self.tag_count.q.val());
         if self.take.val() {
