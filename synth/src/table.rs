@@ -4,8 +4,7 @@
 //! figures. **LUT4** is what nextpnr prints as "Total LUT4s": yosys's LUT4, two for every carry cell CCU2C, and six for every
 //! distributed memory DPR16X4.
 
-use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use hdl::build::emit_module;
@@ -14,12 +13,18 @@ use hdl::emit::{Bundle, EmitError};
 use hdl::mac::Pe;
 use hdl::mac::reduced::{Fp4Sum, Fp8Pe, Fp8Sum, Nvfp4Pair};
 use hdl::quantizer::{ParallelQuantizer, SerialQuantizer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use testbench::cache::digest;
+use testbench::tool::ToolMissing;
 
+use crate::device::{Device, ECP5_85};
 use crate::harness::{Harness, TOP};
-use crate::nextpnr::{Conditions, RouteError, Routed, place_and_route};
+use crate::nextpnr::{self, RouteError, Routed, place_and_route_seeds};
+use crate::parallel;
 use crate::peers::{PEERS, Peer};
-use crate::yosys::{Hierarchy, Mapping, Multipliers, SynthError, SynthReport, Target, netlist};
+use crate::store::{Store, StoreError};
+use crate::yosys::{self, Hierarchy, Mapping, Multipliers, SynthError, SynthReport, netlist};
 
 /// Width of the accumulators, for K up to 4096.
 const ACC: usize = 56;
@@ -215,7 +220,7 @@ pub fn parts(stages: usize) -> Vec<Part> {
 }
 
 /// One mapping of a part.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Build {
     /// What multiplications became.
     pub multipliers: Multipliers,
@@ -231,10 +236,44 @@ pub struct Build {
     pub multiplier_blocks: u64,
     /// Block memories DP16KD.
     pub memory_blocks: u64,
-    /// Clock and placed cells, if it was placed and routed.
-    pub routed: Option<Routed>,
+    /// Clock and placed cells by seed, if it was placed and routed.
+    pub routed: Vec<Routed>,
+    /// Yosys's version line.
+    pub tool: String,
     /// Wall time.
     pub seconds: f64,
+}
+
+impl Build {
+    /// The clocks of all seeds in MHz; none if it was not placed.
+    #[must_use]
+    pub fn clock(&self) -> Option<Spread> {
+        Spread::of(self.routed.iter().map(|routed| routed.mhz))
+    }
+}
+
+/// Least, middle and largest of some values.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The least.
+    pub min: f64,
+    /// The middle one; of an even number the lower of the two.
+    pub median: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of some values; none of none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        Some(Self {
+            min: *values.first()?,
+            median: *values.get((values.len() - 1) / 2)?,
+            max: *values.last()?,
+        })
+    }
 }
 
 /// A bar and how it was met.
@@ -278,63 +317,68 @@ pub enum TableError {
     /// A module can't be emitted.
     #[error(transparent)]
     Emit(#[from] EmitError),
+    /// A program is missing.
+    #[error(transparent)]
+    Tool(#[from] ToolMissing),
     /// Yosys failed.
     #[error(transparent)]
     Synth(#[from] SynthError),
     /// Nextpnr failed.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// The store of results can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A temporary folder can't be made.
     #[error("a temporary folder: {0}")]
     Folder(std::io::Error),
 }
 
-/// Measures all parts, several at a time. With conditions they are placed and routed, without only mapped. `done` is told
-/// each part's name and mapping when it is measured.
+/// How parts are measured.
+pub struct Options<'a> {
+    /// Device that they are mapped for and placed on.
+    pub device: &'static Device,
+    /// Clock that the placer aims at, MHz.
+    pub target_mhz: u32,
+    /// Seeds of the placer; without any, parts are mapped and not placed.
+    pub seeds: &'a [u32],
+    /// Where results are looked for and kept.
+    pub store: Option<&'a Store>,
+}
+
+/// Measures all parts, several at a time. `done` is told each part's name and mapping when it is measured.
 ///
 /// # Errors
 /// The first part that fails.
 pub fn measure(
     parts: &[Part],
-    conditions: Option<&Conditions>,
+    options: &Options<'_>,
     done: impl Fn(&str, Multipliers) + Sync,
 ) -> Result<Vec<Row>, TableError> {
-    let jobs: Vec<(usize, Multipliers)> = (0..parts.len())
-        .flat_map(|part| [(part, Multipliers::Logic), (part, Multipliers::Blocks)])
+    let mut mappings = vec![Multipliers::Logic];
+    if options.device.target.has_multiplier_switch() {
+        mappings.push(Multipliers::Blocks);
+    }
+    let jobs: Vec<(&Part, Multipliers)> = parts
+        .iter()
+        .flat_map(|part| mappings.iter().map(move |&multipliers| (part, multipliers)))
         .collect();
-    // Taken from the end.
-    let queue = Mutex::new(jobs.clone());
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(jobs.len()));
-    let results = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let job = queue.lock().ok().and_then(|mut queue| queue.pop());
-                    let Some((part, multipliers)) = job else {
-                        break;
-                    };
-                    let result = build(&parts[part], multipliers, conditions);
-                    if result.is_err() {
-                        // What is left would be in vain.
-                        if let Ok(mut queue) = queue.lock() {
-                            queue.clear();
-                        }
-                    }
-                    done(parts[part].name, multipliers);
-                    if let Ok(mut results) = results.lock() {
-                        results.push((part, multipliers, result));
-                    }
-                }
-            });
+    let failed = AtomicBool::new(false);
+    let results = parallel::map(&jobs, |&(part, multipliers)| {
+        // After a failure what is left would be in vain.
+        if failed.load(Ordering::Relaxed) {
+            return None;
         }
+        let result = build(part, multipliers, options);
+        failed.fetch_or(result.is_err(), Ordering::Relaxed);
+        done(part.name, multipliers);
+        Some(result)
     });
-    let mut results = results.into_inner().unwrap_or_default();
-    results.sort_by_key(|(part, multipliers, _)| (*part, *multipliers == Multipliers::Blocks));
     let mut rows: Vec<Row> = Vec::new();
-    for (part, _, result) in results {
-        let (harness, tool, build) = result?;
-        let part = &parts[part];
+    // Only what follows a failure is missing, so the failure is met first or among what is there.
+    for ((part, _), result) in jobs.iter().zip(results) {
+        let Some(result) = result else { continue };
+        let (harness, build) = result?;
         match rows.iter_mut().find(|row| row.name == part.name) {
             Some(row) => row.builds.push(build),
             None => rows.push(Row {
@@ -343,27 +387,34 @@ pub fn measure(
                 stages: part.stages,
                 harness_lut4: harness.lut4(),
                 harness_registers: harness.registers(),
+                tool: build.tool.clone(),
                 builds: vec![build],
                 bars: Vec::new(),
                 peers: PEERS
                     .into_iter()
                     .filter(|peer| peer.part == part.name)
                     .collect(),
-                tool,
             }),
         }
     }
-    let judged: Vec<Vec<Verdict>> = parts
-        .iter()
-        .map(|part| {
-            part.bars
-                .iter()
-                .map(|bar| verdict(*bar, part.name, &rows))
-                .collect()
-        })
-        .collect();
-    for (row, verdicts) in rows.iter_mut().zip(judged) {
-        row.bars = verdicts;
+    // Bars and peers' figures were taken on one device.
+    if options.device == ECP5_85 {
+        let judged: Vec<Vec<Verdict>> = parts
+            .iter()
+            .map(|part| {
+                part.bars
+                    .iter()
+                    .map(|bar| verdict(*bar, part.name, &rows))
+                    .collect()
+            })
+            .collect();
+        for (row, verdicts) in rows.iter_mut().zip(judged) {
+            row.bars = verdicts;
+        }
+    } else {
+        for row in &mut rows {
+            row.peers.clear();
+        }
     }
     Ok(rows)
 }
@@ -377,7 +428,7 @@ fn verdict(bar: Bar, name: &str, rows: &[Row]) -> Verdict {
     };
     let value = logic(name).and_then(|build| match bar.measure {
         Measure::Lut4 => Some(build.lut4 as f64),
-        Measure::Mhz => build.routed.as_ref().map(|routed| routed.mhz),
+        Measure::Mhz => build.clock().map(|clock| clock.median),
         Measure::Ratio => Some(build.lut4 as f64 / logic(bar.to?)?.lut4 as f64),
     });
     Verdict {
@@ -390,9 +441,8 @@ fn verdict(bar: Bar, name: &str, rows: &[Row]) -> Verdict {
 fn build(
     part: &Part,
     multipliers: Multipliers,
-    conditions: Option<&Conditions>,
-) -> Result<(Harness, String, Build), TableError> {
-    let start = Instant::now();
+    options: &Options<'_>,
+) -> Result<(Harness, Build), TableError> {
     let bundle = (part.emit)(multipliers)?;
     // The top stands last.
     let harness = bundle.modules.last().map(Harness::of).unwrap_or(Harness {
@@ -401,34 +451,108 @@ fn build(
         outputs: 0,
     });
     let text = bundle.concatenated() + &harness.text;
-    let folder = tempfile::tempdir().map_err(TableError::Folder)?;
-    let file = folder.path().join("netlist.json");
-    let report = map(&text, multipliers, &file)?;
-    let routed = conditions
-        .map(|conditions| place_and_route(&file, conditions))
-        .transpose()?;
-    let count = |kind: &str| report.cells.get(kind).copied().unwrap_or(0);
-    let (tables, carry_cells) = (count("LUT4"), count("CCU2C"));
-    let build = Build {
-        multipliers,
-        lut4: tables + 2 * carry_cells + 6 * count("TRELLIS_DPR16X4"),
-        tables,
-        carry_cells,
-        registers: count("TRELLIS_FF"),
-        multiplier_blocks: count("MULT18X18D"),
-        memory_blocks: count("DP16KD"),
-        routed,
-        seconds: start.elapsed().as_secs_f64(),
-    };
-    Ok((harness, report.tool, build))
+    let subject = json!({ "part": part.name, "stages": part.stages });
+    let build = implement(&text, TOP, multipliers, options, subject, |_| ())?;
+    Ok((harness, build))
 }
 
-fn map(text: &str, multipliers: Multipliers, file: &Path) -> Result<SynthReport, SynthError> {
+/// Maps a design flat, and places and routes it with every seed. What the store has is taken from there.
+///
+/// # Errors
+/// [`TableError`].
+pub fn implement(
+    text: &str,
+    top: &str,
+    multipliers: Multipliers,
+    options: &Options<'_>,
+    mut subject: Value,
+    routed: impl Fn(u32) + Sync,
+) -> Result<Build, TableError> {
+    let start = Instant::now();
+    let device = options.device;
     let mapping = Mapping {
         hierarchy: Hierarchy::Flat,
         multipliers,
     };
-    netlist(text, TOP, Target::Ecp5, mapping, file)
+    let yosys = yosys::version()?;
+    let settings = [
+        yosys.as_str(),
+        device.target.name(),
+        multipliers.name(),
+        top,
+        text,
+    ];
+    let folder = tempfile::tempdir().map_err(TableError::Folder)?;
+    let file = folder.path().join("netlist.json");
+    if let Value::Object(subject) = &mut subject {
+        subject.insert("target".into(), json!(device.target));
+        subject.insert("multipliers".into(), json!(multipliers));
+    }
+    let map = || netlist(text, top, device.target, mapping, &file);
+    let key = digest(["mapped 1"].into_iter().chain(settings));
+    let report: SynthReport = match options.store {
+        Some(store) => store.get_or(key, "mapped", subject.clone(), || {
+            map().map_err(TableError::from)
+        })?,
+        None => map()?,
+    };
+    let mut runs = Vec::new();
+    if !options.seeds.is_empty() {
+        let nextpnr = nextpnr::version(&nextpnr::find(device)?);
+        if let Value::Object(subject) = &mut subject {
+            subject.insert("device".into(), json!(device));
+            subject.insert("target_mhz".into(), json!(options.target_mhz));
+        }
+        let key = |seed: u32| {
+            let numbers = format!("{device} {} {seed}", options.target_mhz);
+            digest(["routed 1", &nextpnr, &numbers].into_iter().chain(settings))
+        };
+        let known = |seed: u32| options.store?.get::<Routed>(&key(seed));
+        let missing: Vec<u32> = options
+            .seeds
+            .iter()
+            .copied()
+            .filter(|&seed| known(seed).is_none())
+            .collect();
+        if !missing.is_empty() && !file.is_file() {
+            map()?;
+        }
+        let fresh = place_and_route_seeds(&file, device, options.target_mhz, &missing, &routed)?;
+        if let Some(store) = options.store {
+            for run in &fresh {
+                store.put(key(run.seed), "routed", subject.clone(), run)?;
+            }
+        }
+        runs = options
+            .seeds
+            .iter()
+            .filter_map(|&seed| {
+                let measured = fresh.iter().find(|run| run.seed == seed).cloned();
+                measured.or_else(|| known(seed))
+            })
+            .collect();
+    }
+    let count = |kinds: &[&str]| -> u64 {
+        let of = |kind: &&str| report.cells.get(*kind).copied().unwrap_or(0);
+        kinds.iter().map(of).sum()
+    };
+    let resources = device.target.resources();
+    Ok(Build {
+        multipliers,
+        lut4: resources
+            .table_cost
+            .iter()
+            .map(|(kind, cost)| cost * count(&[kind]))
+            .sum(),
+        tables: count(resources.tables),
+        carry_cells: count(resources.carries),
+        registers: report.count(resources.registers),
+        multiplier_blocks: count(resources.multipliers),
+        memory_blocks: count(resources.memories),
+        routed: runs,
+        tool: report.tool,
+        seconds: start.elapsed().as_secs_f64(),
+    })
 }
 
 #[cfg(test)]

@@ -44,6 +44,60 @@ impl Target {
         }
     }
 
+    /// Whether yosys can map multiplications to blocks of this family or to logic, as it is told.
+    #[must_use]
+    pub const fn has_multiplier_switch(self) -> bool {
+        matches!(self, Self::Ice40 | Self::Ecp5)
+    }
+
+    /// Which of yosys's cells are what.
+    #[must_use]
+    pub const fn resources(self) -> Resources {
+        match self {
+            // A carry cell of iCE40 shares the logic cell with its table.
+            Self::Ice40 => Resources {
+                tables: &["SB_LUT4"],
+                carries: &["SB_CARRY"],
+                registers: &["SB_DFF"],
+                multipliers: &["SB_MAC16"],
+                memories: &["SB_RAM40_4K"],
+                table_cost: &[("SB_LUT4", 1)],
+            },
+            Self::Ecp5 => Resources {
+                tables: &["LUT4"],
+                carries: &["CCU2C"],
+                registers: &["TRELLIS_FF"],
+                multipliers: &["MULT18X18D"],
+                memories: &["DP16KD"],
+                table_cost: &[("LUT4", 1), ("CCU2C", 2), ("TRELLIS_DPR16X4", 6)],
+            },
+            // A carry cell of Gowin takes the place of a table; a RAM16SDP4 takes four, and two for its write side.
+            Self::Gowin => Resources {
+                tables: &["LUT1", "LUT2", "LUT3", "LUT4"],
+                carries: &["ALU"],
+                registers: &["DFF"],
+                multipliers: &["MULT9X9", "MULT18X18", "MULT36X36"],
+                memories: &["SDPB", "SDPX9B", "DPB", "DPX9B", "SP", "SPX9"],
+                table_cost: &[
+                    ("LUT1", 1),
+                    ("LUT2", 1),
+                    ("LUT3", 1),
+                    ("LUT4", 1),
+                    ("ALU", 1),
+                    ("RAM16SDP4", 6),
+                ],
+            },
+            Self::Generic => Resources {
+                tables: &[],
+                carries: &[],
+                registers: &["$_DFF", "$_SDFF"],
+                multipliers: &[],
+                memories: &[],
+                table_cost: &[],
+            },
+        }
+    }
+
     /// The yosys commands that map `top`.
     ///
     /// The generic flow calls `abc -fast`: the default script's `&fraig -x` spins for minutes on a flat tree of multipliers and
@@ -76,6 +130,23 @@ impl Target {
     }
 }
 
+/// What the cells of a family are, by yosys's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resources {
+    /// Tables of up to four inputs.
+    pub tables: &'static [&'static str],
+    /// Carry cells.
+    pub carries: &'static [&'static str],
+    /// Beginnings of registers' names.
+    pub registers: &'static [&'static str],
+    /// Multiplier blocks.
+    pub multipliers: &'static [&'static str],
+    /// Block memories.
+    pub memories: &'static [&'static str],
+    /// What a cell takes of the places of tables.
+    pub table_cost: &'static [(&'static str, u64)],
+}
+
 /// What multiplications become where the target has multiplier blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,6 +156,17 @@ pub enum Multipliers {
     Blocks,
     /// Logic alone.
     Logic,
+}
+
+impl Multipliers {
+    /// Its name in arguments and keys.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Blocks => "blocks",
+            Self::Logic => "logic",
+        }
+    }
 }
 
 /// How a design is mapped.
@@ -209,6 +291,23 @@ pub fn cells(
     mapping: impl Into<Mapping>,
 ) -> Result<SynthReport, SynthError> {
     cells_with(&YOSYS.find()?, text, top, target, mapping)
+}
+
+/// Yosys's version line.
+///
+/// # Errors
+/// Yosys is missing or can't be run.
+pub fn version() -> Result<String, SynthError> {
+    let yosys = YOSYS.find()?;
+    let output = Command::new(&yosys)
+        .arg("-V")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| SynthError::File {
+            path: yosys.clone(),
+            source,
+        })?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// [`cells`] with the path of a yosys.

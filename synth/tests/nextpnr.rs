@@ -4,9 +4,11 @@
 
 use std::sync::Mutex;
 
+use synth::device::{DEVICES, Device, ECP5_85};
 use synth::harness::{Harness, TOP};
-use synth::nextpnr::{NEXTPNR_ECP5, RouteError, TABLE_CONDITIONS, place_and_route};
-use synth::table::{Measure, Status, measure, parts};
+use synth::nextpnr::{NEXTPNR_ECP5, RouteError, TABLE_CONDITIONS, find, place_and_route};
+use synth::store::Store;
+use synth::table::{Measure, Options, Status, implement, measure, parts};
 use synth::yosys::{Hierarchy, Multipliers, Target, cells, netlist};
 
 /// Two registers of 8 bits with an adder between them.
@@ -78,7 +80,15 @@ fn the_table_has_both_builds_bars_and_peers() {
     let mut wanted = parts(5);
     wanted.retain(|part| part.name == "fp4_sum");
     let told = Mutex::new(Vec::new());
-    let rows = measure(&wanted, None, |name, multipliers| {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("results.jsonl")).unwrap();
+    let options = Options {
+        device: ECP5_85,
+        target_mhz: 100,
+        seeds: &[],
+        store: Some(&store),
+    };
+    let rows = measure(&wanted, &options, |name, multipliers| {
         told.lock().unwrap().push((name.to_owned(), multipliers));
     })
     .unwrap();
@@ -91,10 +101,96 @@ fn the_table_has_both_builds_bars_and_peers() {
     let logic = &row.builds[0];
     assert_eq!(logic.lut4, logic.tables + 2 * logic.carry_cells);
     assert_eq!(logic.multiplier_blocks, 0);
-    assert!(logic.routed.is_none());
+    assert!(logic.routed.is_empty());
     let verdict = &row.bars[0];
     assert_eq!(verdict.bar.measure, Measure::Lut4);
     assert_eq!(verdict.value, Some(logic.lut4 as f64));
     assert_eq!(verdict.status, Some(Status::Green), "{verdict:?}");
     assert_eq!(row.peers.len(), 2);
+
+    // What the store has is not measured again.
+    assert_eq!(store.entries().len(), 2);
+    let mut changed = store.entries()[0].clone();
+    let part = changed.subject["part"].as_str().unwrap();
+    assert_eq!(part, "fp4_sum");
+    changed.result["cells"]["LUT4"] = 17.into();
+    store
+        .put(changed.key, "mapped", changed.subject, &changed.result)
+        .unwrap();
+    let store = Store::open(store.path()).unwrap();
+    let options = Options {
+        store: Some(&store),
+        ..options
+    };
+    let rows = measure(&wanted, &options, |_, _| ()).unwrap();
+    assert!(rows[0].builds.iter().any(|build| build.tables == 17));
+}
+
+#[test]
+fn an_adder_is_placed_on_every_device() {
+    let module = hdl::emit::Module {
+        name: "adder".to_owned(),
+        source: DESIGN.to_owned(),
+        ports: [("clock", 1), ("a", 8), ("b", 8), ("sum", 8)]
+            .map(|(name, width)| hdl::emit::Port {
+                name: name.to_owned(),
+                width,
+                direction: if name == "sum" {
+                    hdl::emit::Direction::Output
+                } else {
+                    hdl::emit::Direction::Input
+                },
+            })
+            .to_vec(),
+        instances: Vec::new(),
+        parameters: Vec::new(),
+        doc: String::new(),
+    };
+    let text = DESIGN.to_owned() + &Harness::of(&module).text;
+    for device in &DEVICES {
+        if let Err(missing) = find(device) {
+            // Gowin's is installed by `./setup --all` only.
+            assert_eq!(device.target, Target::Gowin, "{missing}");
+            eprintln!("skipped: {device}: {missing}");
+            continue;
+        }
+        let options = Options {
+            device,
+            target_mhz: 12,
+            seeds: &[1, 2],
+            store: None,
+        };
+        let subject = serde_json::json!({});
+        let build = implement(&text, TOP, Multipliers::Logic, &options, subject, |_| ()).unwrap();
+        let clock = build.clock().unwrap();
+        assert!(
+            clock.min > 12.0 && clock.max < 2_000.0,
+            "{device}: {clock:?}"
+        );
+        assert_eq!(build.routed[1].seed, 2);
+        let routed = &build.routed[0];
+        assert!(routed.used[device.table_cell] < routed.available[device.table_cell]);
+        assert_eq!(routed.icetime_mhz.is_some(), device.target == Target::Ice40);
+    }
+}
+
+#[test]
+fn a_design_that_does_not_fit_is_told_by_how_much() {
+    let text = "module large (input wire clock, input wire serial, output wire parity);
+                  reg [5999:0] bits;
+                  always @(posedge clock) bits <= {bits[5998:0], serial};
+                  assign parity = bits[5999];
+                endmodule\n";
+    let options = Options {
+        device: Device::named("ice40:up5k").unwrap(),
+        target_mhz: 12,
+        seeds: &[1],
+        store: None,
+    };
+    let subject = serde_json::json!({});
+    let error =
+        implement(text, "large", Multipliers::Logic, &options, subject, |_| ()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("does not fit ice40:up5k"), "{message}");
+    assert!(message.contains("of 5280"), "{message}");
 }

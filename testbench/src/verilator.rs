@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use sha2::{Digest, Sha256};
-
+use crate::cache::digest;
 use crate::design::{Design, Port, PortId};
 use crate::ffi::Model;
 use crate::simulator::{SimError, Simulator};
@@ -56,6 +55,7 @@ pub struct Verilator {
     program: PathBuf,
     version: String,
     cache: PathBuf,
+    short_runs: bool,
 }
 
 /// A model on disk, ready to be loaded.
@@ -89,8 +89,17 @@ impl Verilator {
         Ok(Self {
             program,
             version,
-            cache: cache_folder(),
+            cache: crate::cache::folder("verilator"),
+            short_runs: false,
         })
+    }
+
+    /// The same for designs that run only briefly: the C++ compiler doesn't optimise, which takes a third of the time; the models
+    /// run several times slower.
+    #[must_use]
+    pub const fn for_short_runs(mut self) -> Self {
+        self.short_runs = true;
+        self
     }
 
     /// The same with another cache folder.
@@ -220,7 +229,7 @@ impl Verilator {
     fn flags(&self, waveform: Waveform) -> Vec<String> {
         let mut flags: Vec<String> = [
             "--cc", "--exe", "--build", "-O3", "--x-assign", "unique", "--x-initial", "unique",
-            "-MAKEFLAGS", "OPT_FAST=-O3 OPT_GLOBAL=-O2",
+            "-MAKEFLAGS", if self.short_runs { "OPT_FAST=-O0 OPT_GLOBAL=-O2" } else { "OPT_FAST=-O3 OPT_GLOBAL=-O2" },
             "-CFLAGS", "-fPIC -fvisibility=hidden -march=native -DVL_USER_FATAL -DVL_USER_FINISH -DVL_USER_STOP",
             "-LDFLAGS", "-shared",
         ]
@@ -584,34 +593,6 @@ fn processor() -> &'static str {
             line("model name"),
             line("flags")
         )
-    })
-}
-
-fn cache_folder() -> PathBuf {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    if let Some(folder) = set("FGMP_CACHE") {
-        return folder.join("verilator");
-    }
-    set("XDG_CACHE_HOME")
-        .or_else(|| set("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("fgmp/verilator")
-}
-
-/// SHA-256 over the parts, each with its length, in hex.
-fn digest<'a>(parts: impl Iterator<Item = &'a str>) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
     })
 }
 

@@ -13,6 +13,11 @@ pub fn verilator() -> &'static Verilator {
     FOUND.get_or_init(|| Verilator::find().unwrap_or_else(|error| panic!("{error}")))
 }
 
+/// The same for large designs that run for some thousands of cycles: most of their time is the C++ compiler's.
+pub fn verilator_for_short_runs() -> Verilator {
+    verilator().clone().for_short_runs()
+}
+
 /// Whether long runs were asked for with `FGMP_FULL=1`; if not, says what is left out.
 pub fn full(what: &str) -> bool {
     let wanted = std::env::var("FGMP_FULL").is_ok_and(|value| value == "1");
