@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use golden::profiles::Profile;
 use golden::{Scheme, Selection, Share};
 use hdl::config::{ArrayConfig, Multiplier};
+use synth::device::{DEVICES, Device};
+use synth::yosys::Target;
 
 /// An open generator of mixed FP4/FP8 accelerator hardware and the bit-exact model of it.
 #[derive(Debug, Parser)]
@@ -63,9 +65,9 @@ pub enum Command {
     /// Run blocks and layers through the emitted Verilog and compare with the golden model
     #[command(after_help = "Example: fgmp cosim --rows 3 --cols 5 --vectors 100000 --json -")]
     Cosim(Cosim),
-    /// Area and clock of the processing element's parts beside their bars and peers, or cells of the core
+    /// Area and clock of the processing element's parts beside their bars and peers, or of any module on an FPGA
     #[command(
-        after_help = "Example: fgmp synth --no-route\n         fgmp synth --target ice40 --rows 1 --cols 1"
+        after_help = "Example: fgmp synth --no-route\n         fgmp synth --target ice40 --rows 1 --cols 1\n         fgmp synth --target ecp5:25 --module pe --seeds 3"
     )]
     Synth(Synth),
     /// Open FPGA boards
@@ -523,33 +525,41 @@ pub struct Cosim {
 }
 
 /// What to map to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetName {
-    /// yosys' own generic gates
-    Generic,
-    /// Lattice iCE40
-    Ice40,
-    /// Lattice ECP5
-    Ecp5,
-    /// Gowin
-    Gowin,
+    /// A family, mapped only.
+    Family(Target),
+    /// A device, placed and routed.
+    Device(&'static Device),
+}
+
+fn target(text: &str) -> Result<TargetName, String> {
+    if let Some(family) = Target::ALL.into_iter().find(|family| family.name() == text) {
+        return Ok(TargetName::Family(family));
+    }
+    Device::named(text).map(TargetName::Device).ok_or_else(|| {
+        let families = Target::ALL.map(Target::name).join(", ");
+        let devices: Vec<String> = DEVICES.iter().map(ToString::to_string).collect();
+        format!(
+            "expected {families} to map only, or {} to place and route",
+            devices.join(", ")
+        )
+    })
 }
 
 #[derive(Debug, Args)]
 pub struct Synth {
     #[command(flatten)]
     pub array: ArrayArguments,
-    /// The table of parts on ECP5 (default without --target and --module)
-    #[arg(long, conflicts_with_all = ["target", "module", "no_dsp"])]
+    /// The table of parts (default without --target and --module)
+    #[arg(long, conflicts_with_all = ["module", "no_dsp"])]
     pub table: bool,
-    /// Table: area only, without placing and routing
-    #[arg(long, conflicts_with_all = ["target", "module", "no_dsp"])]
-    pub no_route: bool,
     /// Table: only this part (may be given several times)
-    #[arg(long, value_name = "PART", conflicts_with_all = ["target", "module", "no_dsp"])]
+    #[arg(long, value_name = "PART", conflicts_with_all = ["module", "no_dsp"])]
     pub part: Vec<String>,
-    /// Cell library (default: generic)
-    #[arg(long, value_enum)]
+    /// What to map to: generic, ice40, ecp5, gowin (default: generic); or a device to place and route on: ice40:hx8k,
+    /// ice40:up5k, ecp5:25, ecp5:45, ecp5:85, gowin:gw1n-9, gowin:gw2a-18 (default of the table: ecp5:85)
+    #[arg(long, value_name = "TARGET", value_parser = target)]
     pub target: Option<TargetName>,
     /// Module to synthesize (default: the whole core)
     #[arg(long, value_name = "MODULE")]
@@ -557,6 +567,24 @@ pub struct Synth {
     /// Multipliers as logic, where the target has blocks for them
     #[arg(long)]
     pub no_dsp: bool,
+    /// Area only, without placing and routing
+    #[arg(long)]
+    pub no_route: bool,
+    /// Seeds of the placer, 1 to N: the clock is the middle one of theirs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub seeds: u32,
+    /// Clock that the placer aims at, MHz
+    #[arg(long, value_name = "MHZ", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub mhz: u32,
+    /// Where results are kept and looked for (default: synth/results.jsonl in the user's cache folder of fgmp)
+    #[arg(long, value_name = "FILE")]
+    pub store: Option<PathBuf>,
+    /// Measure everything anew
+    #[arg(long)]
+    pub fresh: bool,
+    /// List what the store has
+    #[arg(long, conflicts_with_all = ["table", "part", "target", "module", "no_dsp", "no_route"])]
+    pub list: bool,
 }
 
 #[derive(Debug, Args)]

@@ -472,7 +472,14 @@ fn synth_prints_a_table_of_parts_with_bars_and_peers() {
     let folder = folder();
     let figures = folder.path().join("table.json");
     fgmp()
-        .args(["synth", "--part", "fp4_sum", "--no-route", "--json"])
+        .args([
+            "synth",
+            "--part",
+            "fp4_sum",
+            "--no-route",
+            "--fresh",
+            "--json",
+        ])
         .arg(&figures)
         .assert()
         .success()
@@ -489,6 +496,35 @@ fn synth_prints_a_table_of_parts_with_bars_and_peers() {
     assert_eq!(
         part["bars"][0]["value"].as_f64(),
         part["builds"][0]["lut4"].as_f64()
+    );
+}
+
+#[test]
+fn synth_places_a_module_once_and_lists_it() {
+    let folder = folder();
+    for _ in 0..2 {
+        fgmp()
+            .current_dir(folder.path())
+            .args(["synth", "--module", "e4m3_round", "--target", "ice40:up5k"])
+            .args(["--seeds", "2", "--mhz", "20", "--store", "results.jsonl"])
+            .assert()
+            .success()
+            .stdout(contains("ICESTORM_LC").and(contains("icetime")));
+    }
+    let lines = std::fs::read_to_string(folder.path().join("results.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 3, "one mapping and two placements");
+    fgmp()
+        .current_dir(folder.path())
+        .args(["synth", "--list", "--store", "results.jsonl"])
+        .assert()
+        .success()
+        .stdout(contains("fgmp_e4m3_round").and(contains("MHz, seed 2")));
+    std::fs::write(folder.path().join("broken.jsonl"), "not a line\n").unwrap();
+    refused(
+        fgmp()
+            .current_dir(folder.path())
+            .args(["synth", "--list", "--store", "broken.jsonl"]),
+        "broken.jsonl, line 1",
     );
 }
 
@@ -735,6 +771,11 @@ fn unknown_flags_and_values_are_refused() {
     );
     refused(
         fgmp().args(["synth", "--table", "--target", "ecp5"]),
+        "--table needs a device, such as ecp5:85",
+    );
+    refused(fgmp().args(["synth", "--target", "ecp5:12"]), "ecp5:85");
+    refused(
+        fgmp().args(["synth", "--table", "--module", "pe"]),
         "cannot be used with",
     );
     refused(

@@ -98,6 +98,15 @@ impl Store {
         })
     }
 
+    /// A file of results whose results don't count: everything is measured anew and added.
+    #[must_use]
+    pub fn anew(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            entries: Mutex::default(),
+        }
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -230,6 +239,7 @@ mod tests {
             assert_eq!(value.unwrap(), 7);
         }
         assert_eq!(measured, 1);
+        assert_eq!(Store::anew(&path).get::<u32>("k"), None);
         let again = Store::open(&path).unwrap();
         assert_eq!(again.get::<u32>("k"), Some(7));
         assert_eq!(again.get::<String>("k"), None, "another form");
