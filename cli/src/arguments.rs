@@ -70,6 +70,11 @@ pub enum Command {
         after_help = "Example: fgmp synth --no-route\n         fgmp synth --target ice40 --rows 1 --cols 1\n         fgmp synth --target ecp5:25 --module pe --seeds 3"
     )]
     Synth(Synth),
+    /// Area of an accelerator without synthesis, from those that were synthesized
+    #[command(
+        after_help = "Example: fgmp estimate --rows 8 --cols 8 --no-dsp\n         fgmp estimate --no-dsp --check 5"
+    )]
+    Estimate(Estimate),
     /// Open FPGA boards
     #[command(after_help = "Example: fgmp board list")]
     Board(Board),
@@ -585,6 +590,48 @@ pub struct Synth {
     /// List what the store has
     #[arg(long, conflicts_with_all = ["table", "part", "target", "module", "no_dsp", "no_route"])]
     pub list: bool,
+}
+
+/// Families that estimates are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EstimateTarget {
+    /// Lattice ECP5
+    Ecp5,
+    /// Lattice iCE40
+    Ice40,
+    /// Gowin
+    Gowin,
+}
+
+impl From<EstimateTarget> for Target {
+    fn from(target: EstimateTarget) -> Self {
+        match target {
+            EstimateTarget::Ecp5 => Self::Ecp5,
+            EstimateTarget::Ice40 => Self::Ice40,
+            EstimateTarget::Gowin => Self::Gowin,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Estimate {
+    #[command(flatten)]
+    pub array: ArrayArguments,
+    /// Family
+    #[arg(long, value_enum, default_value_t = EstimateTarget::Ecp5)]
+    pub target: EstimateTarget,
+    /// Multiplications as logic
+    #[arg(long)]
+    pub no_dsp: bool,
+    /// First synthesize N accelerators of random parameters (of --seed) and keep them in the store
+    #[arg(long, value_name = "N")]
+    pub measure: Option<usize>,
+    /// Try the model on N accelerators that it has not seen; fails if one is off by more than 15 %
+    #[arg(long, value_name = "N")]
+    pub check: Option<usize>,
+    /// Where results are kept and looked for (default: synth/results.jsonl in the user's cache folder of fgmp)
+    #[arg(long, value_name = "FILE")]
+    pub store: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use hdl::build::emit_module;
+use hdl::build::{BuildError, emit_module};
 use hdl::config::Multiplier;
 use hdl::emit::{Bundle, EmitError};
 use hdl::mac::Pe;
@@ -317,6 +317,9 @@ pub enum TableError {
     /// A module can't be emitted.
     #[error(transparent)]
     Emit(#[from] EmitError),
+    /// A configuration can't be built.
+    #[error(transparent)]
+    Configuration(#[from] BuildError),
     /// A program is missing.
     #[error(transparent)]
     Tool(#[from] ToolMissing),
@@ -438,7 +441,11 @@ fn verdict(bar: Bar, name: &str, rows: &[Row]) -> Verdict {
     }
 }
 
-fn build(
+/// One part in its harness, mapped one way.
+///
+/// # Errors
+/// [`TableError`].
+pub fn build(
     part: &Part,
     multipliers: Multipliers,
     options: &Options<'_>,
@@ -532,23 +539,15 @@ pub fn implement(
             })
             .collect();
     }
-    let count = |kinds: &[&str]| -> u64 {
-        let of = |kind: &&str| report.cells.get(*kind).copied().unwrap_or(0);
-        kinds.iter().map(of).sum()
-    };
     let resources = device.target.resources();
     Ok(Build {
         multipliers,
-        lut4: resources
-            .table_cost
-            .iter()
-            .map(|(kind, cost)| cost * count(&[kind]))
-            .sum(),
-        tables: count(resources.tables),
-        carry_cells: count(resources.carries),
+        lut4: report.lut4(),
+        tables: report.exactly(resources.tables),
+        carry_cells: report.exactly(resources.carries),
         registers: report.count(resources.registers),
-        multiplier_blocks: count(resources.multipliers),
-        memory_blocks: count(resources.memories),
+        multiplier_blocks: report.exactly(resources.multipliers),
+        memory_blocks: report.exactly(resources.memories),
         routed: runs,
         tool: report.tool,
         seconds: start.elapsed().as_secs_f64(),

@@ -225,6 +225,21 @@ impl SynthReport {
         self.cells.values().sum()
     }
 
+    /// Cells of exactly these kinds.
+    pub fn exactly(&self, kinds: &[&str]) -> u64 {
+        let of = |kind: &&str| self.cells.get(*kind).copied().unwrap_or(0);
+        kinds.iter().map(of).sum()
+    }
+
+    /// Places of tables that the cells take ([`Resources::table_cost`]).
+    pub fn lut4(&self) -> u64 {
+        let costs = self.target.resources().table_cost;
+        costs
+            .iter()
+            .map(|(kind, cost)| cost * self.exactly(&[kind]))
+            .sum()
+    }
+
     /// Cells whose kind starts with one of these, for example `SB_LUT4`.
     pub fn count(&self, prefixes: &[&str]) -> u64 {
         self.cells

@@ -6,6 +6,7 @@ pub mod cosim_top;
 pub mod demo;
 pub mod dequantize;
 pub mod emit;
+pub mod estimate;
 pub mod eval;
 pub mod fisher;
 pub mod matmul;
