@@ -509,7 +509,7 @@ fn synth_places_a_module_once_and_lists_it() {
             .args(["--seeds", "2", "--mhz", "20", "--store", "results.jsonl"])
             .assert()
             .success()
-            .stdout(contains("ICESTORM_LC").and(contains("icetime")));
+            .stdout(contains("ICESTORM_LC").and(contains("slowest path")));
     }
     let lines = std::fs::read_to_string(folder.path().join("results.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 3, "one mapping and two placements");

