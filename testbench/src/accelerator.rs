@@ -13,13 +13,22 @@ use golden::packed::PackedTensor;
 use golden::quantizer::ActivationQuantizer;
 use golden::requantize::OutputScale;
 use half::bf16;
-use hdl::accelerator::registers::{COUNTERS, FIRST_COUNTER, JobError, REGISTERS, address, place};
+use hdl::accelerator::registers::{
+    COUNTERS, FIRST_COUNTER, JobError, REGISTERS, address, mask, place,
+};
 pub use hdl::accelerator::results::Sink;
 use hdl::config::ArrayConfig;
 
 use crate::design::{Direction, PortError, PortId, PortLookup};
 use crate::simulator::{SimError, Simulator};
 use crate::stream::{Stall, StallSource, StreamRule};
+
+const CONTROL_START: u32 = mask(place::CONTROL, "START");
+const CONTROL_CLEAR_COUNTERS: u32 = mask(place::CONTROL, "CLEAR_COUNTERS");
+const CONTROL_CLEAR_STATUS: u32 = mask(place::CONTROL, "CLEAR_STATUS");
+const STATUS_BUSY: u32 = mask(place::STATUS, "BUSY");
+const STATUS_FULL: u32 = mask(place::STATUS, "FULL");
+const STATUS_CHECKING: u32 = mask(place::STATUS, "CHECKING");
 
 /// Where a job's activations come from.
 #[derive(Debug, Clone)]
@@ -672,7 +681,7 @@ impl<S: Simulator> AcceleratorBench<S> {
     /// # Errors
     /// Nothing moves for too long, or the simulation fails.
     pub fn wait_for_room(&mut self) -> Result<(), AcceleratorError> {
-        while self.read(place::STATUS)? & 2 != 0 {
+        while self.read(place::STATUS)? & STATUS_FULL != 0 {
             self.tick_while("the queue is full")?;
         }
         Ok(())
@@ -683,7 +692,7 @@ impl<S: Simulator> AcceleratorBench<S> {
     /// # Errors
     /// Nothing moves for too long, or the simulation fails.
     pub fn wait_until_idle(&mut self) -> Result<(), AcceleratorError> {
-        while self.read(place::STATUS)? & 1 != 0 {
+        while self.read(place::STATUS)? & STATUS_BUSY != 0 {
             for _ in 0..16 {
                 self.tick_while("jobs are under way")?;
             }
@@ -754,9 +763,9 @@ impl<S: Simulator> AcceleratorBench<S> {
     /// # Errors
     /// The job is refused, or the simulation fails.
     pub fn start(&mut self) -> Result<(), AcceleratorError> {
-        self.write(place::CONTROL, 1 << 3)?;
-        self.write(place::CONTROL, 1)?;
-        while self.read(place::STATUS)? & 4 != 0 {
+        self.write(place::CONTROL, CONTROL_CLEAR_STATUS)?;
+        self.write(place::CONTROL, CONTROL_START)?;
+        while self.read(place::STATUS)? & STATUS_CHECKING != 0 {
             self.tick()?;
         }
         match self.read(place::ERROR)? {
@@ -815,7 +824,7 @@ impl<S: Simulator> AcceleratorBench<S> {
     /// # Errors
     /// The simulation fails.
     pub fn clear_counters(&mut self) -> Result<(), AcceleratorError> {
-        self.write(place::CONTROL, 1 << 2)
+        self.write(place::CONTROL, CONTROL_CLEAR_COUNTERS)
     }
 
     /// Reads the counters.

@@ -11,7 +11,7 @@ use golden::packed::{PackedTensor, TensorScale};
 use golden::quantizer::{ActivationQuantizer, ChannelSensitivity, Policy};
 use golden::requantize::{OutputScale, requantize};
 use half::bf16;
-use hdl::accelerator::registers::{ID, JobError, VERSION, place};
+use hdl::accelerator::registers::{ID, JobError, VERSION, mask, place};
 use hdl::build::emit_accelerator;
 use hdl::config::{ArrayConfig, Multiplier};
 use rand::{Rng, SeedableRng};
@@ -23,6 +23,10 @@ use testbench::accelerator::{
 use testbench::design::Design;
 use testbench::stimulus::{BlockKind, block, with_nan};
 use testbench::verilator::VerilatorSim;
+
+/// Any of these in STATUS: a job is somewhere.
+const WORK_LEFT: u32 =
+    mask(place::STATUS, "BUSY") | mask(place::STATUS, "FULL") | mask(place::STATUS, "CHECKING");
 
 fn config(rows: usize, cols: usize, weight_ports: usize) -> ArrayConfig {
     ArrayConfig {
@@ -295,7 +299,7 @@ fn random_jobs(config: ArrayConfig, stalls: Stalls, count: usize, seed: u64) {
     let counters = bench.counters().unwrap();
     assert_eq!(counters.get(place::STEPS), steps as u64);
     assert_eq!(
-        bench.read(place::STATUS).unwrap() & 0x10,
+        bench.read(place::STATUS).unwrap() & mask(place::STATUS, "LAST_MISMATCH"),
         0,
         "the streams of the array disagreed"
     );
@@ -378,7 +382,7 @@ fn bad_jobs_are_refused_and_leave_nothing_behind() {
             panic!("{error:?} was accepted");
         };
         assert_eq!(JobError::from_code(code), Some(error));
-        assert_eq!(bench.read(place::STATUS).unwrap() & 7, 0);
+        assert_eq!(bench.read(place::STATUS).unwrap() & WORK_LEFT, 0);
     }
     bench.write(place::FLAGS, 1).unwrap();
     bench.write(place::TOKENS, 2).unwrap();
@@ -425,12 +429,17 @@ fn bad_jobs_are_refused_and_leave_nothing_behind() {
         send_packed: false,
         align: (0, 0, 0),
     };
-    bench.write(place::IRQ_ENABLE, 1).unwrap();
-    bench.write(place::IRQ_STATUS, 3).unwrap();
+    const DONE: u32 = mask(place::IRQ_STATUS, "DONE");
+    bench
+        .write(place::IRQ_ENABLE, mask(place::IRQ_ENABLE, "DONE"))
+        .unwrap();
+    bench
+        .write(place::IRQ_STATUS, DONE | mask(place::IRQ_STATUS, "ERROR"))
+        .unwrap();
     assert!(!bench.interrupt());
     bench.run(std::slice::from_ref(&job)).unwrap();
     assert!(bench.interrupt());
-    bench.write(place::IRQ_STATUS, 1).unwrap();
+    bench.write(place::IRQ_STATUS, DONE).unwrap();
     bench.tick().unwrap();
     assert!(!bench.interrupt());
     let words = bench.take_results();
@@ -474,7 +483,9 @@ fn interrupted(abort: bool) {
         }
         if abort {
             bench.drop_beats();
-            bench.write(place::CONTROL, 2).unwrap();
+            bench
+                .write(place::CONTROL, mask(place::CONTROL, "ABORT"))
+                .unwrap();
             bench.drop_beats();
             // Words that had reached the output's memory still leave.
             bench.wait_until_idle().unwrap();
@@ -483,7 +494,7 @@ fn interrupted(abort: bool) {
         } else {
             bench.reset().unwrap();
         }
-        assert_eq!(bench.read(place::STATUS).unwrap() & 7, 0);
+        assert_eq!(bench.read(place::STATUS).unwrap() & WORK_LEFT, 0);
         bench.run(std::slice::from_ref(&job)).unwrap();
         let words = bench.take_results();
         assert_eq!(

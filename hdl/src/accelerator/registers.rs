@@ -171,6 +171,43 @@ register_table! {
     BYTES_PACKED ReadOnly "Counter: bytes given to the packed output streams" [];
 }
 
+/// The bits of a field, for constants of drivers: a name that is not in the table does not compile there.
+///
+/// # Panics
+/// The register has no such field.
+#[must_use]
+pub const fn mask(register: usize, field: &str) -> u32 {
+    let fields = REGISTERS[register].fields;
+    let mut at = 0;
+    while at < fields.len() {
+        if same(fields[at].name, field) {
+            return (u32::MAX >> (32 - fields[at].width)) << fields[at].low;
+        }
+        at += 1;
+    }
+    // A constant that panics is an error of compilation.
+    #[allow(clippy::panic)]
+    {
+        panic!("the register has no such field")
+    }
+}
+
+/// Equality of strings that constants can use.
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
 /// Number of registers.
 pub const COUNT: usize = REGISTERS.len();
 /// Bits of an AXI4-Lite address: the map takes 256 bytes.
@@ -560,6 +597,15 @@ const SENSITIVITY_DATA_PLACE: u64 = place::SENSITIVITY_DATA as u64;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn masks_are_those_of_the_table() {
+        const START: u32 = mask(place::CONTROL, "START");
+        assert_eq!(START, 1);
+        assert_eq!(mask(place::STATUS, "BAD_SCALE"), 0x20);
+        assert_eq!(mask(place::WEIGHT_ALIGN, "TAG"), 0x3F_0000);
+        assert!(std::panic::catch_unwind(|| mask(place::STATUS, "STOP")).is_err());
+    }
 
     #[test]
     fn fields_lie_within_their_register_and_apart() {
