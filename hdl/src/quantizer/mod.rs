@@ -18,8 +18,8 @@ pub use lane::{LANE_STAGES, LaneScale, QuantizerLane};
 pub use packer::BlockPacker;
 pub use parallel::{LargerMagnitude, ParallelQuantizer};
 pub use rescale::{RESCALER_STAGES, Rescaler, ScaleExponent};
-pub use round::{AmaxScale, E2m1Align, E2m1Select, E4m3Round, ScaleMultiples};
-pub use score::{ErrorSquare, ExcessError, ExcessOperands};
+pub use round::{AmaxScale, E2m1Points, E2m1Select, E4m3Round};
+pub use score::{ErrorSquare, ExcessError, ExcessOperands, ScaleMultiples};
 pub use serial::SerialQuantizer;
 pub use unit::ActQuantizer;
 

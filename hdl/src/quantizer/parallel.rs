@@ -211,15 +211,17 @@ impl Logic for ParallelQuantizer {
             }
             self.lane[i].z.next = self.z[2][i].q.val();
             self.lane[i].sensitivity.next = self.sensitivity[7][i].q.val();
-            self.lane[i].align_exponent.next = self.lane_scale.align_exponent.val();
-            self.lane[i].select_significand.next = self.lane_scale.select_significand.val();
-            self.lane[i].select_triple.next = self.lane_scale.select_triple.val();
-            self.lane[i].select_quintuple.next = self.lane_scale.select_quintuple.val();
-            self.lane[i].select_septuple.next = self.lane_scale.select_septuple.val();
-            self.lane[i].excess_significand.next = self.lane_scale.excess_significand.val();
-            self.lane[i].excess_triple.next = self.lane_scale.excess_triple.val();
-            self.lane[i].excess_exponent.next = self.lane_scale.excess_exponent.val();
-            self.lane[i].term_exponent.next = self.lane_scale.term_exponent.val();
+            self.lane[i].middle_point.next = self.lane_scale.middle_point.val();
+            for j in 0..7 {
+                self.lane[i].points[j].next = self.lane_scale.points[j].val();
+            }
+            self.lane[i].scale_zero.next = self.lane_scale.zero.val();
+            self.lane[i].scale_exponent.next = self.lane_scale.exponent.val();
+            self.lane[i].subnormal.next = self.lane_scale.subnormal.val();
+            self.lane[i].double.next = self.lane_scale.double.val();
+            self.lane[i].triple.next = self.lane_scale.triple.val();
+            self.lane[i].top_double.next = self.lane_scale.top_double.val();
+            self.lane[i].top_triple.next = self.lane_scale.top_triple.val();
         }
         // The first element in the lowest place.
         for i in 0..BLOCK {
