@@ -12,15 +12,17 @@ mod rescale;
 mod round;
 mod score;
 mod serial;
+mod table;
 mod unit;
 
 pub use lane::{LANE_STAGES, LaneScale, QuantizerLane};
 pub use packer::BlockPacker;
 pub use parallel::{LargerMagnitude, ParallelQuantizer};
-pub use rescale::{RESCALER_STAGES, Rescaler, ScaleExponent};
+pub use rescale::{ElementClamp, ProductRound, RESCALER_STAGES, Rescaler, ScaleExponent};
 pub use round::{AmaxScale, E2m1Points, E2m1Select, E4m3Round};
 pub use score::{ErrorSquare, ExcessError, ExcessOperands, ScaleMultiples};
 pub use serial::SerialQuantizer;
+pub use table::{ProductTable, TABLE_CYCLES, TABLE_RESCALER_STAGES, TableRescaler};
 pub use unit::ActQuantizer;
 
 use crate::build::PREFIX;
