@@ -400,10 +400,10 @@ impl Codes {
         }
         self.operands.scale_exponent.next = self.multiples.exponent.val();
         self.operands.subnormal.next = self.multiples.subnormal.val();
-        self.operands.double.next = self.multiples.double.val();
-        self.operands.triple.next = self.multiples.triple.val();
-        self.operands.top_double.next = self.multiples.top_double.val();
-        self.operands.top_triple.next = self.multiples.top_triple.val();
+        self.operands.twofold.next = self.multiples.twofold.val();
+        self.operands.threefold.next = self.multiples.threefold.val();
+        self.operands.top_twofold.next = self.multiples.top_twofold.val();
+        self.operands.top_threefold.next = self.multiples.top_threefold.val();
     }
 
     /// E2M1 code without its sign, and |d| in units of 2^-10.
@@ -507,10 +507,10 @@ fn a_lane_gives_codes_and_term_of_elements_under_changing_scales() {
         lane.scale_zero.next = shared.zero.val();
         lane.scale_exponent.next = shared.exponent.val();
         lane.subnormal.next = shared.subnormal.val();
-        lane.double.next = shared.double.val();
-        lane.triple.next = shared.triple.val();
-        lane.top_double.next = shared.top_double.val();
-        lane.top_triple.next = shared.top_triple.val();
+        lane.twofold.next = shared.twofold.val();
+        lane.threefold.next = shared.threefold.val();
+        lane.top_twofold.next = shared.top_twofold.val();
+        lane.top_threefold.next = shared.top_threefold.val();
         // The inputs as they are before the edge.
         settle(&mut lane);
         cycle!(shared);

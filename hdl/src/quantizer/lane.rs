@@ -31,13 +31,13 @@ pub struct LaneScale {
     /// It is subnormal.
     pub subnormal: Signal<Out, Bit>,
     /// For the E2M1 codes 1, 2 and 4.
-    pub double: Signal<Out, Bits<5>>,
+    pub twofold: Signal<Out, Bits<5>>,
     /// For the E2M1 codes 3 and 5.
-    pub triple: Signal<Out, Bits<5>>,
+    pub threefold: Signal<Out, Bits<5>>,
     /// For the E2M1 code 6.
-    pub top_double: Signal<Out, Bits<5>>,
+    pub top_twofold: Signal<Out, Bits<5>>,
     /// For the E2M1 code 7.
-    pub top_triple: Signal<Out, Bits<5>>,
+    pub top_threefold: Signal<Out, Bits<5>>,
     /// The code, behind the last stage.
     pub behind: Signal<Out, Bits<7>>,
     decision: E2m1Points,
@@ -45,10 +45,10 @@ pub struct LaneScale {
     multiples: ScaleMultiples,
     exponent_wait: PipelineRegister<Bits<4>>,
     subnormal_wait: PipelineRegister<Bit>,
-    double_wait: PipelineRegister<Bits<5>>,
-    triple_wait: PipelineRegister<Bits<5>>,
-    top_double_wait: PipelineRegister<Bits<5>>,
-    top_triple_wait: PipelineRegister<Bits<5>>,
+    twofold_wait: PipelineRegister<Bits<5>>,
+    threefold_wait: PipelineRegister<Bits<5>>,
+    top_twofold_wait: PipelineRegister<Bits<5>>,
+    top_threefold_wait: PipelineRegister<Bits<5>>,
     codes: [PipelineRegister<Bits<7>>; LANE_STAGES],
 }
 
@@ -81,23 +81,23 @@ impl Logic for LaneScale {
             enable[1],
             exponent_wait,
             subnormal_wait,
-            double_wait,
-            triple_wait,
-            top_double_wait,
-            top_triple_wait
+            twofold_wait,
+            threefold_wait,
+            top_twofold_wait,
+            top_threefold_wait
         );
         self.exponent_wait.d.next = self.multiples.exponent.val();
         self.subnormal_wait.d.next = self.multiples.subnormal.val();
-        self.double_wait.d.next = self.multiples.double.val();
-        self.triple_wait.d.next = self.multiples.triple.val();
-        self.top_double_wait.d.next = self.multiples.top_double.val();
-        self.top_triple_wait.d.next = self.multiples.top_triple.val();
+        self.twofold_wait.d.next = self.multiples.twofold.val();
+        self.threefold_wait.d.next = self.multiples.threefold.val();
+        self.top_twofold_wait.d.next = self.multiples.top_twofold.val();
+        self.top_threefold_wait.d.next = self.multiples.top_threefold.val();
         self.exponent.next = self.exponent_wait.q.val();
         self.subnormal.next = self.subnormal_wait.q.val();
-        self.double.next = self.double_wait.q.val();
-        self.triple.next = self.triple_wait.q.val();
-        self.top_double.next = self.top_double_wait.q.val();
-        self.top_triple.next = self.top_triple_wait.q.val();
+        self.twofold.next = self.twofold_wait.q.val();
+        self.threefold.next = self.threefold_wait.q.val();
+        self.top_twofold.next = self.top_twofold_wait.q.val();
+        self.top_threefold.next = self.top_threefold_wait.q.val();
     }
 }
 
@@ -123,13 +123,13 @@ pub struct QuantizerLane {
     /// The scale is subnormal.
     pub subnormal: Signal<In, Bit>,
     /// For the E2M1 codes 1, 2 and 4.
-    pub double: Signal<In, Bits<5>>,
+    pub twofold: Signal<In, Bits<5>>,
     /// For the E2M1 codes 3 and 5.
-    pub triple: Signal<In, Bits<5>>,
+    pub threefold: Signal<In, Bits<5>>,
     /// For the E2M1 code 6.
-    pub top_double: Signal<In, Bits<5>>,
+    pub top_twofold: Signal<In, Bits<5>>,
     /// For the E2M1 code 7.
-    pub top_triple: Signal<In, Bits<5>>,
+    pub top_threefold: Signal<In, Bits<5>>,
     /// E2M1 code. Of a zero scale every code is 0; of NaN it is, too.
     pub q4: Signal<Out, Bits<4>>,
     /// E4M3 code.
@@ -230,10 +230,10 @@ impl Logic for QuantizerLane {
         self.operands.q8.next = self.codes8[1].q.val().get_bits::<7>(0);
         self.operands.scale_exponent.next = self.scale_exponent.val();
         self.operands.subnormal.next = self.subnormal.val();
-        self.operands.double.next = self.double.val();
-        self.operands.triple.next = self.triple.val();
-        self.operands.top_double.next = self.top_double.val();
-        self.operands.top_triple.next = self.top_triple.val();
+        self.operands.twofold.next = self.twofold.val();
+        self.operands.threefold.next = self.threefold.val();
+        self.operands.top_twofold.next = self.top_twofold.val();
+        self.operands.top_threefold.next = self.top_threefold.val();
         pipeline_registers!(self, clock, enable[2], four_bit, eight_bit, exponent[0]);
         self.four_bit.d.next = self.operands.four_bit.val();
         self.eight_bit.d.next = self.operands.eight_bit.val();

@@ -231,10 +231,10 @@ impl Logic for ParallelQuantizer {
             self.lane[i].scale_zero.next = self.lane_scale.zero.val();
             self.lane[i].scale_exponent.next = self.lane_scale.exponent.val();
             self.lane[i].subnormal.next = self.lane_scale.subnormal.val();
-            self.lane[i].double.next = self.lane_scale.double.val();
-            self.lane[i].triple.next = self.lane_scale.triple.val();
-            self.lane[i].top_double.next = self.lane_scale.top_double.val();
-            self.lane[i].top_triple.next = self.lane_scale.top_triple.val();
+            self.lane[i].twofold.next = self.lane_scale.twofold.val();
+            self.lane[i].threefold.next = self.lane_scale.threefold.val();
+            self.lane[i].top_twofold.next = self.lane_scale.top_twofold.val();
+            self.lane[i].top_threefold.next = self.lane_scale.top_threefold.val();
         }
         // The first element in the lowest place.
         for i in 0..BLOCK {

@@ -12,17 +12,17 @@ pub struct ScaleMultiples {
     /// The scale is subnormal or zero, s is below 8.
     pub subnormal: Signal<Out, Bit>,
     /// 2 s, for the E2M1 codes 1, 2 and 4.
-    pub double: Signal<Out, Bits<5>>,
+    pub twofold: Signal<Out, Bits<5>>,
     /// 3 s modulo 2^5, for the E2M1 codes 3 and 5.
-    pub triple: Signal<Out, Bits<5>>,
-    /// For the E2M1 code 6: as `double`, twice that if the scale is subnormal.
-    pub top_double: Signal<Out, Bits<5>>,
-    /// For the E2M1 code 7: as `triple`, twice that if the scale is subnormal.
-    pub top_triple: Signal<Out, Bits<5>>,
+    pub threefold: Signal<Out, Bits<5>>,
+    /// For the E2M1 code 6: as `twofold`, twice that if the scale is subnormal.
+    pub top_twofold: Signal<Out, Bits<5>>,
+    /// For the E2M1 code 7: as `threefold`, twice that if the scale is subnormal.
+    pub top_threefold: Signal<Out, Bits<5>>,
     field: Signal<Local, Bits<4>>,
     significand: Signal<Local, Bits<5>>,
-    double_s: Signal<Local, Bits<5>>,
-    triple_s: Signal<Local, Bits<5>>,
+    twofold_s: Signal<Local, Bits<5>>,
+    threefold_s: Signal<Local, Bits<5>>,
 }
 
 /// E2M1 values are 2 or 3 times a power of two, but for zero.
@@ -37,15 +37,15 @@ impl Logic for ScaleMultiples {
             self.exponent.next = 0.into();
         }
         self.subnormal.next = !self.field.val().any();
-        self.double_s.next = self.significand.val() << 1;
-        self.triple_s.next = self.significand.val() + self.double_s.val();
-        self.double.next = self.double_s.val();
-        self.triple.next = self.triple_s.val();
-        self.top_double.next = self.double_s.val();
-        self.top_triple.next = self.triple_s.val();
+        self.twofold_s.next = self.significand.val() << 1;
+        self.threefold_s.next = self.significand.val() + self.twofold_s.val();
+        self.twofold.next = self.twofold_s.val();
+        self.threefold.next = self.threefold_s.val();
+        self.top_twofold.next = self.twofold_s.val();
+        self.top_threefold.next = self.threefold_s.val();
         if !self.field.val().any() {
-            self.top_double.next = self.double_s.val() << 1;
-            self.top_triple.next = self.triple_s.val() << 1;
+            self.top_twofold.next = self.twofold_s.val() << 1;
+            self.top_threefold.next = self.threefold_s.val() << 1;
         }
     }
 }
@@ -62,13 +62,13 @@ pub struct ExcessOperands {
     /// The scale is subnormal.
     pub subnormal: Signal<In, Bit>,
     /// For the codes 1, 2 and 4.
-    pub double: Signal<In, Bits<5>>,
+    pub twofold: Signal<In, Bits<5>>,
     /// For the codes 3 and 5.
-    pub triple: Signal<In, Bits<5>>,
+    pub threefold: Signal<In, Bits<5>>,
     /// For the code 6.
-    pub top_double: Signal<In, Bits<5>>,
+    pub top_twofold: Signal<In, Bits<5>>,
     /// For the code 7.
-    pub top_triple: Signal<In, Bits<5>>,
+    pub top_threefold: Signal<In, Bits<5>>,
     /// scale * q4, modulo 2^5.
     pub four_bit: Signal<Out, Bits<5>>,
     /// q8, modulo 2^5.
@@ -101,14 +101,14 @@ impl Logic for ExcessOperands {
         }
         self.base.next = self.scale_exponent.val();
         self.step.next = self.q4.val().get_bits::<2>(1);
-        self.four_bit.next = self.double.val();
+        self.four_bit.next = self.twofold.val();
         if self.q4.val().get_bits::<2>(1).any() && self.q4.val().get_bit(0) {
-            self.four_bit.next = self.triple.val();
+            self.four_bit.next = self.threefold.val();
         }
         if self.q4.val().get_bits::<2>(1).all() {
-            self.four_bit.next = self.top_double.val();
+            self.four_bit.next = self.top_twofold.val();
             if self.q4.val().get_bit(0) {
-                self.four_bit.next = self.top_triple.val();
+                self.four_bit.next = self.top_threefold.val();
             }
             if self.subnormal.val() {
                 self.step.next = 2.into();

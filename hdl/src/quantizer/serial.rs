@@ -312,10 +312,10 @@ impl Logic for SerialQuantizer {
         self.lane.scale_zero.next = self.lane_scale.zero.val();
         self.lane.scale_exponent.next = self.lane_scale.exponent.val();
         self.lane.subnormal.next = self.lane_scale.subnormal.val();
-        self.lane.double.next = self.lane_scale.double.val();
-        self.lane.triple.next = self.lane_scale.triple.val();
-        self.lane.top_double.next = self.lane_scale.top_double.val();
-        self.lane.top_triple.next = self.lane_scale.top_triple.val();
+        self.lane.twofold.next = self.lane_scale.twofold.val();
+        self.lane.threefold.next = self.lane_scale.threefold.val();
+        self.lane.top_twofold.next = self.lane_scale.top_twofold.val();
+        self.lane.top_threefold.next = self.lane_scale.top_threefold.val();
 
         // Score and codes gathered, the first element in the lowest place. The sum starts from 2^56 - 1 - T: it reaches 2^56
         // when the score is above T. No score reaches 2^56.
