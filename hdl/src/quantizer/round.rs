@@ -80,8 +80,12 @@ pub struct AmaxScale {
     pub code: Signal<Out, Bits<7>>,
     exponent: Signal<Local, Bits<5>>,
     fraction: Signal<Local, Bits<7>>,
+    fourth: Signal<Local, Bits<5>>,
+    rest: Signal<Local, Bits<2>>,
     base: Signal<Local, Bits<7>>,
-    steps: Signal<Local, Bits<7>>,
+    steps: Signal<Local, Bits<4>>,
+    more: Signal<Local, Bit>,
+    sum: Signal<Local, Bits<8>>,
 }
 
 /// amax / 6 rounded once to UE4M3 (numerics §3 step 1), without dividing.
@@ -95,6 +99,10 @@ impl Logic for AmaxScale {
         self.fraction.next = self.amax.val().get_bits::<7>(0);
         self.base.next = 0.into();
         self.steps.next = 0.into();
+        self.more.next = false;
+        // A table of the fraction's upper five bits, and what the other two decide: smaller than comparisons.
+        self.fourth.next = self.fraction.val().get_bits::<5>(2);
+        self.rest.next = self.fraction.val().get_bits::<2>(0);
         match self.exponent.val().index() {
             0 => self.base.next = 0.into(),
             1 => self.base.next = 0.into(),
@@ -102,84 +110,148 @@ impl Logic for AmaxScale {
             3 => self.base.next = 0.into(),
             // amax / 6 in steps of 2^-9: (128 + f) / 384.
             4 => {
-                if self.fraction.val() > 64 {
-                    self.steps.next = 1.into();
-                }
+                self.more.next =
+                    self.fraction.val().get_bit(6) && self.fraction.val().get_bits::<6>(0).any();
             }
             // (128 + f) / 192.
             5 => self.base.next = 1.into(),
             // (128 + f) / 96.
             6 => {
                 self.base.next = 1.into();
-                if self.fraction.val() >= 16 {
+                // From 16 on, and above 112.
+                if self.fraction.val().get_bits::<3>(4).any() {
                     self.steps.next = 1.into();
                 }
-                if self.fraction.val() > 112 {
-                    self.steps.next = 2.into();
-                }
+                self.more.next = self.fraction.val().get_bits::<3>(4).all()
+                    && self.fraction.val().get_bits::<4>(0).any();
             }
             // (128 + f) / 48.
             7 => {
                 self.base.next = 3.into();
-                if self.fraction.val() >= 40 {
+                // From 40 on, and above 88.
+                if self.fraction.val().get_bit(6)
+                    || (self.fraction.val().get_bit(5)
+                        && self.fraction.val().get_bits::<2>(3).any())
+                {
                     self.steps.next = 1.into();
                 }
-                if self.fraction.val() > 88 {
-                    self.steps.next = 2.into();
-                }
+                self.more.next = self.fraction.val().get_bit(6)
+                    && (self.fraction.val().get_bit(5)
+                        || (self.fraction.val().get_bits::<2>(3).all()
+                            && self.fraction.val().get_bits::<3>(0).any()));
             }
             // (128 + f) / 24.
             8 => {
                 self.base.next = 5.into();
-                if self.fraction.val() >= 4 {
-                    self.steps.next = 1.into();
-                }
-                if self.fraction.val() > 28 {
-                    self.steps.next = 2.into();
-                }
-                if self.fraction.val() >= 52 {
-                    self.steps.next = 3.into();
-                }
-                if self.fraction.val() > 76 {
-                    self.steps.next = 4.into();
-                }
-                if self.fraction.val() >= 100 {
-                    self.steps.next = 5.into();
-                }
-                if self.fraction.val() > 124 {
-                    self.steps.next = 6.into();
+                match self.fourth.val().index() {
+                    0 => self.steps.next = 0.into(),
+                    1 => self.steps.next = 1.into(),
+                    2 => self.steps.next = 1.into(),
+                    3 => self.steps.next = 1.into(),
+                    4 => self.steps.next = 1.into(),
+                    5 => self.steps.next = 1.into(),
+                    6 => self.steps.next = 1.into(),
+                    7 => {
+                        self.steps.next = 1.into();
+                        self.more.next = self.rest.val().any();
+                    }
+                    8 => self.steps.next = 2.into(),
+                    9 => self.steps.next = 2.into(),
+                    10 => self.steps.next = 2.into(),
+                    11 => self.steps.next = 2.into(),
+                    12 => self.steps.next = 2.into(),
+                    13 => self.steps.next = 3.into(),
+                    14 => self.steps.next = 3.into(),
+                    15 => self.steps.next = 3.into(),
+                    16 => self.steps.next = 3.into(),
+                    17 => self.steps.next = 3.into(),
+                    18 => self.steps.next = 3.into(),
+                    19 => {
+                        self.steps.next = 3.into();
+                        self.more.next = self.rest.val().any();
+                    }
+                    20 => self.steps.next = 4.into(),
+                    21 => self.steps.next = 4.into(),
+                    22 => self.steps.next = 4.into(),
+                    23 => self.steps.next = 4.into(),
+                    24 => self.steps.next = 4.into(),
+                    25 => self.steps.next = 5.into(),
+                    26 => self.steps.next = 5.into(),
+                    27 => self.steps.next = 5.into(),
+                    28 => self.steps.next = 5.into(),
+                    29 => self.steps.next = 5.into(),
+                    30 => self.steps.next = 5.into(),
+                    _ => {
+                        self.steps.next = 5.into();
+                        self.more.next = self.rest.val().any();
+                    }
                 }
             }
             // (128 + f) / 12 in steps of the significand, from 192 on / 24 in twice as large ones.
             _ => {
                 self.base.next = (bit_cast::<7, 5>(self.exponent.val() - 8) << 3) | 3;
-                if self.fraction.val() >= 10 {
-                    self.steps.next = 1.into();
-                }
-                if self.fraction.val() > 22 {
-                    self.steps.next = 2.into();
-                }
-                if self.fraction.val() >= 34 {
-                    self.steps.next = 3.into();
-                }
-                if self.fraction.val() > 46 {
-                    self.steps.next = 4.into();
-                }
-                if self.fraction.val() >= 58 {
-                    self.steps.next = 5.into();
-                }
-                if self.fraction.val() > 76 {
-                    self.steps.next = 6.into();
-                }
-                if self.fraction.val() >= 100 {
-                    self.steps.next = 7.into();
-                }
-                if self.fraction.val() > 124 {
-                    self.steps.next = 8.into();
+                match self.fourth.val().index() {
+                    0 => self.steps.next = 0.into(),
+                    1 => self.steps.next = 0.into(),
+                    2 => {
+                        self.steps.next = 0.into();
+                        self.more.next = self.rest.val().get_bit(1);
+                    }
+                    3 => self.steps.next = 1.into(),
+                    4 => self.steps.next = 1.into(),
+                    5 => {
+                        self.steps.next = 1.into();
+                        self.more.next = self.rest.val().all();
+                    }
+                    6 => self.steps.next = 2.into(),
+                    7 => self.steps.next = 2.into(),
+                    8 => {
+                        self.steps.next = 2.into();
+                        self.more.next = self.rest.val().get_bit(1);
+                    }
+                    9 => self.steps.next = 3.into(),
+                    10 => self.steps.next = 3.into(),
+                    11 => {
+                        self.steps.next = 3.into();
+                        self.more.next = self.rest.val().all();
+                    }
+                    12 => self.steps.next = 4.into(),
+                    13 => self.steps.next = 4.into(),
+                    14 => {
+                        self.steps.next = 4.into();
+                        self.more.next = self.rest.val().get_bit(1);
+                    }
+                    15 => self.steps.next = 5.into(),
+                    16 => self.steps.next = 5.into(),
+                    17 => self.steps.next = 5.into(),
+                    18 => self.steps.next = 5.into(),
+                    19 => {
+                        self.steps.next = 5.into();
+                        self.more.next = self.rest.val().any();
+                    }
+                    20 => self.steps.next = 6.into(),
+                    21 => self.steps.next = 6.into(),
+                    22 => self.steps.next = 6.into(),
+                    23 => self.steps.next = 6.into(),
+                    24 => self.steps.next = 6.into(),
+                    25 => self.steps.next = 7.into(),
+                    26 => self.steps.next = 7.into(),
+                    27 => self.steps.next = 7.into(),
+                    28 => self.steps.next = 7.into(),
+                    29 => self.steps.next = 7.into(),
+                    30 => self.steps.next = 7.into(),
+                    _ => {
+                        self.steps.next = 7.into();
+                        self.more.next = self.rest.val().any();
+                    }
                 }
             }
         }
-        self.code.next = self.base.val() + self.steps.val();
+        // One adder: the lowest place carries `more` in.
+        self.sum.next = ((bit_cast::<8, 7>(self.base.val()) << 1) | 1)
+            + ((bit_cast::<8, 4>(self.steps.val()) << 1)
+                | bit_cast::<8, 1>(self.more.val().into()));
+        self.code.next = self.sum.val().get_bits::<7>(1);
     }
 }
 
