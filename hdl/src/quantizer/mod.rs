@@ -1,9 +1,10 @@
 //! Activation quantization unit. Twin of [`golden::quantizer`].
 //!
 //! BF16 elements in, decided blocks out (numerics §2 and §3), in two builds with one output interface: [`SerialQuantizer`]
-//! takes an element a cycle, [`ParallelQuantizer`] a block a cycle. Both are made of the same parts: elements are rescaled and
-//! clamped ([`Rescaler`]); the block's amax gives its scale ([`AmaxScale`]); then each element goes through a [`QuantizerLane`]: both codes,
-//! excess error, sensitivity-weighted square. [`ActQuantizer`] is the serial build with a [`BlockPacker`] behind it.
+//! takes an element a cycle, [`ParallelQuantizer`] a block a cycle. Elements are rescaled and clamped, by a multiplier
+//! ([`Rescaler`]) or, in the parallel build, by a table that its lanes share ([`ProductTable`], [`TableRescaler`]). The rest
+//! is made of the same parts: the block's amax gives its scale ([`AmaxScale`]); then each element goes through a [`QuantizerLane`]:
+//! both codes, excess error, sensitivity-weighted square. [`ActQuantizer`] is the serial build with a [`BlockPacker`] behind it.
 
 mod lane;
 mod packer;

@@ -45,7 +45,7 @@ pub struct ParallelQuantizer {
     pub threshold: Signal<In, Bits<64>>,
     /// Elements are valid.
     pub x_valid: Signal<In, Bit>,
-    /// They are taken.
+    /// They are taken. Low while the lanes' tables are filled for a new M ([`ProductTable::ready`]), whatever `x_valid` is.
     pub x_ready: Signal<Out, Bit>,
     /// Last block of the row.
     pub x_last: Signal<In, Bit>,
@@ -110,7 +110,8 @@ pub struct ParallelQuantizer {
 
 /// Blocks of BF16 activations and their channels' sensitivities in, FP4 or FP8 blocks out: FP8 when the weighted
 /// squared change of going from FP8 to FP4 is above the threshold, or when an element is NaN (numerics §3). Sustains one block
-/// a cycle; all stages step together, unless a decided block waits to be taken.
+/// a cycle; all stages step together, unless a decided block waits to be taken. After a change of M's significand the lanes' tables are
+/// filled first.
 #[kernel]
 impl Logic for ParallelQuantizer {
     fn update(&mut self) {

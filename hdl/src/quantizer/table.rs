@@ -18,9 +18,8 @@ const LAST: u64 = 136;
 /// A product's rounded significand depends on the 7 bits of x's fraction and the 23 of M's: `{carry, fraction[6:0]}`, 0 to 255,
 /// where the carry adds to the exponent. From one fraction to the next it rises by M's significand in units of the last place,
 /// or half of that from where the product reaches 2. So in a run of eight fractions from a multiple of eight on it is a start,
-/// and a whole number of steps: floor(position * significand), halved behind 2, and one more for some positions. (Never two:
-/// the start can't be next to a rounding's point when a later one is, because the run is aligned.) The one run in which the product reaches 2
-/// has steps of its own.
+/// and a whole number of steps: floor(position * significand), halved behind 2, and one more for some positions. Never two: a test
+/// shows it for every significand. The one run in which the product reaches 2 has steps of its own.
 #[derive(LogicBlock, Default)]
 pub struct ProductTable {
     /// Clock.
