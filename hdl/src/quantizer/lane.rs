@@ -1,14 +1,14 @@
 //! One element: both codes, and its part of the score.
 
 use super::{
-    E2m1Align, E2m1Select, E4m3Round, ErrorSquare, ExcessError, ExcessOperands, ScaleMultiples,
+    E2m1Points, E2m1Select, E4m3Round, ErrorSquare, ExcessError, ExcessOperands, ScaleMultiples,
 };
 use crate::prelude::*;
 
 /// Register stages of a [`QuantizerLane`].
 pub const LANE_STAGES: usize = 7;
 
-/// Places that a term's low 25 bits can stand at, eight bits from one to the next.
+/// Places that a term's low 19 bits can stand at, eight bits from one to the next.
 const PLACES: usize = 6;
 
 /// The block's scale at each stage where a lane needs it. One serves all lanes.
@@ -20,32 +20,35 @@ pub struct LaneScale {
     pub enable: [Signal<In, Bit>; LANE_STAGES],
     /// UE4M3 code of the scale of the elements before stage 0.
     pub code: Signal<In, Bits<7>>,
-    /// Its exponent, before stage 0.
-    pub align_exponent: Signal<Out, Bits<4>>,
-    /// Its significand, before stage 1.
-    pub select_significand: Signal<Out, Bits<4>>,
-    /// Three times that.
-    pub select_triple: Signal<Out, Bits<6>>,
-    /// Five times that.
-    pub select_quintuple: Signal<Out, Bits<7>>,
-    /// Seven times that.
-    pub select_septuple: Signal<Out, Bits<7>>,
-    /// Its significand, before stage 2.
-    pub excess_significand: Signal<Out, Bits<4>>,
-    /// Three times that.
-    pub excess_triple: Signal<Out, Bits<6>>,
-    /// Its exponent, before stage 2.
-    pub excess_exponent: Signal<Out, Bits<4>>,
-    /// Its exponent, before stage 4.
-    pub term_exponent: Signal<Out, Bits<4>>,
+    /// Its middle decision point ([`E2m1Points`]), before stage 0.
+    pub middle_point: Signal<Out, Bits<12>>,
+    /// Its decision points, before stage 1.
+    pub points: [Signal<Out, Bits<12>>; 7],
+    /// It is zero, before stage 1.
+    pub zero: Signal<Out, Bit>,
+    /// Its exponent, before stage 2, as are the next five ([`ScaleMultiples`]).
+    pub exponent: Signal<Out, Bits<4>>,
+    /// It is subnormal.
+    pub subnormal: Signal<Out, Bit>,
+    /// For the E2M1 codes 1, 2 and 4.
+    pub twofold: Signal<Out, Bits<5>>,
+    /// For the E2M1 codes 3 and 5.
+    pub threefold: Signal<Out, Bits<5>>,
+    /// For the E2M1 code 6.
+    pub top_twofold: Signal<Out, Bits<5>>,
+    /// For the E2M1 code 7.
+    pub top_threefold: Signal<Out, Bits<5>>,
     /// The code, behind the last stage.
     pub behind: Signal<Out, Bits<7>>,
+    decision: E2m1Points,
+    decision_wait: [PipelineRegister<Bits<12>>; 7],
     multiples: ScaleMultiples,
-    significand: [PipelineRegister<Bits<4>>; 2],
-    triple: [PipelineRegister<Bits<6>>; 2],
-    quintuple: PipelineRegister<Bits<7>>,
-    septuple: PipelineRegister<Bits<7>>,
-    exponent: [PipelineRegister<Bits<4>>; 4],
+    exponent_wait: PipelineRegister<Bits<4>>,
+    subnormal_wait: PipelineRegister<Bit>,
+    twofold_wait: PipelineRegister<Bits<5>>,
+    threefold_wait: PipelineRegister<Bits<5>>,
+    top_twofold_wait: PipelineRegister<Bits<5>>,
+    top_threefold_wait: PipelineRegister<Bits<5>>,
     codes: [PipelineRegister<Bits<7>>; LANE_STAGES],
 }
 
@@ -53,46 +56,48 @@ pub struct LaneScale {
 #[kernel]
 impl Logic for LaneScale {
     fn update(&mut self) {
-        self.multiples.code.next = self.code.val();
-        self.align_exponent.next = self.multiples.exponent.val();
-        pipeline_registers!(
-            self,
-            clock,
-            enable[0],
-            significand[0],
-            triple[0],
-            quintuple,
-            septuple,
-            codes[0]
-        );
-        self.significand[0].d.next = self.multiples.significand.val();
-        self.triple[0].d.next = self.multiples.triple.val();
-        self.quintuple.d.next = self.multiples.quintuple.val();
-        self.septuple.d.next = self.multiples.septuple.val();
-        self.exponent[0].d.next = self.multiples.exponent.val();
+        for i in 0..7 {
+            pipeline_registers!(self, clock, enable[i], codes[i]);
+        }
         self.codes[0].d.next = self.code.val();
-        self.select_significand.next = self.significand[0].q.val();
-        self.select_triple.next = self.triple[0].q.val();
-        self.select_quintuple.next = self.quintuple.q.val();
-        self.select_septuple.next = self.septuple.q.val();
-        pipeline_registers!(self, clock, enable[1], significand[1], triple[1]);
-        self.significand[1].d.next = self.significand[0].q.val();
-        self.triple[1].d.next = self.triple[0].q.val();
-        self.excess_significand.next = self.significand[1].q.val();
-        self.excess_triple.next = self.triple[1].q.val();
-        for i in 0..4 {
-            pipeline_registers!(self, clock, enable[i], exponent[i]);
-        }
-        for i in 0..3 {
-            self.exponent[i + 1].d.next = self.exponent[i].q.val();
-        }
-        self.excess_exponent.next = self.exponent[1].q.val();
-        self.term_exponent.next = self.exponent[3].q.val();
         for i in 0..6 {
-            pipeline_registers!(self, clock, enable[i + 1], codes[i + 1]);
             self.codes[i + 1].d.next = self.codes[i].q.val();
         }
         self.behind.next = self.codes[6].q.val();
+
+        self.decision.scale.next = self.code.val();
+        self.middle_point.next = self.decision.points[3].val();
+        for i in 0..7 {
+            pipeline_registers!(self, clock, enable[0], decision_wait[i]);
+            self.decision_wait[i].d.next = self.decision.points[i].val();
+            self.points[i].next = self.decision_wait[i].q.val();
+        }
+        self.zero.next = !self.codes[0].q.val().any();
+
+        self.multiples.code.next = self.codes[0].q.val();
+        pipeline_registers!(
+            self,
+            clock,
+            enable[1],
+            exponent_wait,
+            subnormal_wait,
+            twofold_wait,
+            threefold_wait,
+            top_twofold_wait,
+            top_threefold_wait
+        );
+        self.exponent_wait.d.next = self.multiples.exponent.val();
+        self.subnormal_wait.d.next = self.multiples.subnormal.val();
+        self.twofold_wait.d.next = self.multiples.twofold.val();
+        self.threefold_wait.d.next = self.multiples.threefold.val();
+        self.top_twofold_wait.d.next = self.multiples.top_twofold.val();
+        self.top_threefold_wait.d.next = self.multiples.top_threefold.val();
+        self.exponent.next = self.exponent_wait.q.val();
+        self.subnormal.next = self.subnormal_wait.q.val();
+        self.twofold.next = self.twofold_wait.q.val();
+        self.threefold.next = self.threefold_wait.q.val();
+        self.top_twofold.next = self.top_twofold_wait.q.val();
+        self.top_threefold.next = self.top_threefold_wait.q.val();
     }
 }
 
@@ -107,24 +112,24 @@ pub struct QuantizerLane {
     pub z: Signal<In, Bits<13>>,
     /// UE4M3 sensitivity of its channel.
     pub sensitivity: Signal<In, Bits<7>>,
-    /// From [`LaneScale`], as are the next eight.
-    pub align_exponent: Signal<In, Bits<4>>,
-    /// The scale's significand, before stage 1.
-    pub select_significand: Signal<In, Bits<4>>,
-    /// Three times that.
-    pub select_triple: Signal<In, Bits<6>>,
-    /// Five times that.
-    pub select_quintuple: Signal<In, Bits<7>>,
-    /// Seven times that.
-    pub select_septuple: Signal<In, Bits<7>>,
-    /// The scale's significand, before stage 2.
-    pub excess_significand: Signal<In, Bits<4>>,
-    /// Three times that.
-    pub excess_triple: Signal<In, Bits<6>>,
-    /// The scale's exponent, before stage 2.
-    pub excess_exponent: Signal<In, Bits<4>>,
-    /// The scale's exponent, before stage 4.
-    pub term_exponent: Signal<In, Bits<4>>,
+    /// From [`LaneScale`], before stage 0.
+    pub middle_point: Signal<In, Bits<12>>,
+    /// From [`LaneScale`], before stage 1.
+    pub points: [Signal<In, Bits<12>>; 7],
+    /// The scale is zero, before stage 1.
+    pub scale_zero: Signal<In, Bit>,
+    /// From [`LaneScale`], before stage 2, as are the next five.
+    pub scale_exponent: Signal<In, Bits<4>>,
+    /// The scale is subnormal.
+    pub subnormal: Signal<In, Bit>,
+    /// For the E2M1 codes 1, 2 and 4.
+    pub twofold: Signal<In, Bits<5>>,
+    /// For the E2M1 codes 3 and 5.
+    pub threefold: Signal<In, Bits<5>>,
+    /// For the E2M1 code 6.
+    pub top_twofold: Signal<In, Bits<5>>,
+    /// For the E2M1 code 7.
+    pub top_threefold: Signal<In, Bits<5>>,
     /// E2M1 code. Of a zero scale every code is 0; of NaN it is, too.
     pub q4: Signal<Out, Bits<4>>,
     /// E4M3 code.
@@ -136,62 +141,60 @@ pub struct QuantizerLane {
     codes4: [PipelineRegister<Bits<4>>; 6],
     sensitivities: [PipelineRegister<Bits<7>>; 4],
 
-    // 0: E4M3; 4 |z| in units of the scale's last place.
+    // 0: E4M3; the first bit of E2M1.
     magnitude: Signal<Local, Bits<12>>,
-    align: E2m1Align,
     e4m3: E4m3Round,
-    quarters: PipelineRegister<Bits<9>>,
-    sticky: PipelineRegister<Bit>,
-    // 1: E2M1.
+    waiting: PipelineRegister<Bits<12>>,
+    high: PipelineRegister<Bit>,
+    // 1: the rest of E2M1.
     select: E2m1Select,
     sign4: Signal<Local, Bits<4>>,
     // 2 and 3: excess error.
     operands: ExcessOperands,
-    four_bit: PipelineRegister<Bits<8>>,
-    eight_bit: PipelineRegister<Bits<8>>,
-    depth: [PipelineRegister<Bits<2>>; 2],
+    four_bit: PipelineRegister<Bits<5>>,
+    eight_bit: PipelineRegister<Bits<5>>,
+    exponent: [PipelineRegister<Bits<4>>; 2],
     excess: ExcessError,
-    error: PipelineRegister<Bits<7>>,
+    error: PipelineRegister<Bits<4>>,
     // 4: its square, once for each bit of the sensitivity's significand; where the product will stand.
     squarer: ErrorSquare,
     sensitivity_field: Signal<Local, Bits<4>>,
-    sensitivity_exponent: Signal<Local, Bits<6>>,
+    sensitivity_exponent: Signal<Local, Bits<4>>,
     sensitivity_significand: Signal<Local, Bits<4>>,
-    partial: [PipelineRegister<Bits<14>>; 4],
+    halved: Signal<Local, Bits<5>>,
+    partial: [PipelineRegister<Bits<8>>; 4],
     shift: [PipelineRegister<Bits<6>>; 2],
     // 5: their product.
-    low: Signal<Local, Bits<18>>,
-    high: Signal<Local, Bits<18>>,
-    product: PipelineRegister<Bits<18>>,
+    low: Signal<Local, Bits<12>>,
+    high_half: Signal<Local, Bits<12>>,
+    product: PipelineRegister<Bits<12>>,
     // 6: shifted; at its place it stands in one of the registers, the others are zero.
-    shifted: Signal<Local, Bits<25>>,
-    place: [PipelineRegister<Bits<25>>; PLACES],
+    shifted: Signal<Local, Bits<19>>,
+    place: [PipelineRegister<Bits<19>>; PLACES],
 }
 
 /// Quantizes one element both ways and weighs what going from FP8 to FP4 changes (numerics §3 steps 2 to 5).
 ///
-/// |d| is a 7-bit number e in units of 2^(scale exponent - 12 - 4 depth), F a 4-bit one f in units of
-/// 2^(sensitivity exponent - 10): the term is e^2 f, 18 bits, to be shifted by
-/// 2 * scale exponent + sensitivity exponent - 8 * depth - 5. Where that is negative, the bits below are zero.
+/// |d| is a 4-bit number e in units of 2^(exponent - 11), F a 4-bit one f in units of
+/// 2^(sensitivity exponent - 10): the term is e^2 f, 12 bits, to be shifted by
+/// 2 * exponent + sensitivity exponent - 3. Where that is negative, the bits below are zero.
 #[kernel]
 impl Logic for QuantizerLane {
     fn update(&mut self) {
         // 0.
         self.magnitude.next = self.z.val().get_bits::<12>(0);
-        self.align.magnitude.next = self.magnitude.val();
-        self.align.scale_exponent.next = self.align_exponent.val();
         self.e4m3.magnitude.next = self.magnitude.val();
         pipeline_registers!(
             self,
             clock,
             enable[0],
-            quarters,
-            sticky,
+            waiting,
+            high,
             codes8[0],
             sensitivities[0]
         );
-        self.quarters.d.next = self.align.quarters.val();
-        self.sticky.d.next = self.align.sticky.val();
+        self.waiting.d.next = self.magnitude.val();
+        self.high.d.next = self.magnitude.val() >= self.middle_point.val();
         self.codes8[0].d.next = bit_cast::<8, 7>(self.e4m3.code.val())
             | (bit_cast::<8, 1>(self.z.val().get_bits::<1>(12)) << 7);
         if !self.magnitude.val().get_bits::<5>(7).any() && self.magnitude.val().get_bit(0) {
@@ -211,40 +214,42 @@ impl Logic for QuantizerLane {
         }
 
         // 1.
-        self.select.quarters.next = self.quarters.q.val();
-        self.select.sticky.next = self.sticky.q.val();
-        self.select.significand.next = self.select_significand.val();
-        self.select.triple.next = self.select_triple.val();
-        self.select.quintuple.next = self.select_quintuple.val();
-        self.select.septuple.next = self.select_septuple.val();
+        self.select.magnitude.next = self.waiting.q.val();
+        self.select.high.next = self.high.q.val();
+        for i in 0..7 {
+            self.select.points[i].next = self.points[i].val();
+        }
         self.sign4.next = bit_cast::<4, 1>(self.codes8[0].q.val().get_bits::<1>(7)) << 3;
         self.codes4[0].d.next = bit_cast::<4, 3>(self.select.code.val()) | self.sign4.val();
-        if !self.select_significand.val().any() {
+        if self.scale_zero.val() {
             self.codes4[0].d.next = 0.into();
         }
 
         // 2.
         self.operands.q4.next = self.codes4[0].q.val().get_bits::<3>(0);
         self.operands.q8.next = self.codes8[1].q.val().get_bits::<7>(0);
-        self.operands.significand.next = self.excess_significand.val();
-        self.operands.triple.next = self.excess_triple.val();
-        self.operands.scale_exponent.next = self.excess_exponent.val();
-        pipeline_registers!(self, clock, enable[2], four_bit, eight_bit, depth[0]);
+        self.operands.scale_exponent.next = self.scale_exponent.val();
+        self.operands.subnormal.next = self.subnormal.val();
+        self.operands.twofold.next = self.twofold.val();
+        self.operands.threefold.next = self.threefold.val();
+        self.operands.top_twofold.next = self.top_twofold.val();
+        self.operands.top_threefold.next = self.top_threefold.val();
+        pipeline_registers!(self, clock, enable[2], four_bit, eight_bit, exponent[0]);
         self.four_bit.d.next = self.operands.four_bit.val();
         self.eight_bit.d.next = self.operands.eight_bit.val();
-        self.depth[0].d.next = self.operands.depth.val();
+        self.exponent[0].d.next = self.operands.exponent.val();
 
         // 3.
         self.excess.four_bit.next = self.four_bit.q.val();
         self.excess.eight_bit.next = self.eight_bit.q.val();
-        pipeline_registers!(self, clock, enable[3], error, depth[1]);
+        pipeline_registers!(self, clock, enable[3], error, exponent[1]);
         self.error.d.next = self.excess.error.val();
-        self.depth[1].d.next = self.depth[0].q.val();
+        self.exponent[1].d.next = self.exponent[0].q.val();
 
         // 4.
         self.squarer.error.next = self.error.q.val();
         self.sensitivity_field.next = self.sensitivities[3].q.val().get_bits::<4>(3);
-        self.sensitivity_exponent.next = bit_cast::<6, 4>(self.sensitivity_field.val());
+        self.sensitivity_exponent.next = self.sensitivity_field.val();
         self.sensitivity_significand.next =
             bit_cast::<4, 3>(self.sensitivities[3].q.val().get_bits::<3>(0)) | 8;
         if !self.sensitivity_field.val().any() {
@@ -260,24 +265,24 @@ impl Logic for QuantizerLane {
             }
         }
         pipeline_registers!(self, clock, enable[4], shift[0]);
-        // Four above the shift of the term: nothing is negative, and the low four bits are dropped at the end.
-        self.shift[0].d.next = (bit_cast::<6, 4>(self.term_exponent.val()) << 1)
-            + self.sensitivity_exponent.val()
-            - 1
-            - (bit_cast::<6, 2>(self.depth[1].q.val()) << 3);
+        // Three above the shift of the term: nothing is negative, and the low three bits are dropped at the end.
+        self.halved.next = bit_cast::<5, 4>(self.exponent[1].q.val())
+            + bit_cast::<5, 3>(self.sensitivity_exponent.val().get_bits::<3>(1));
+        self.shift[0].d.next = (bit_cast::<6, 5>(self.halved.val()) << 1)
+            | bit_cast::<6, 1>(self.sensitivity_exponent.val().get_bits::<1>(0));
 
         // 5.
         pipeline_registers!(self, clock, enable[5], product, shift[1]);
-        self.low.next = bit_cast::<18, 14>(self.partial[0].q.val())
-            + (bit_cast::<18, 14>(self.partial[1].q.val()) << 1);
-        self.high.next = bit_cast::<18, 14>(self.partial[2].q.val())
-            + (bit_cast::<18, 14>(self.partial[3].q.val()) << 1);
-        self.product.d.next = self.low.val() + (self.high.val() << 2);
+        self.low.next = bit_cast::<12, 8>(self.partial[0].q.val())
+            + (bit_cast::<12, 8>(self.partial[1].q.val()) << 1);
+        self.high_half.next = bit_cast::<12, 8>(self.partial[2].q.val())
+            + (bit_cast::<12, 8>(self.partial[3].q.val()) << 1);
+        self.product.d.next = self.low.val() + (self.high_half.val() << 2);
         self.shift[1].d.next = self.shift[0].q.val();
 
         // 6.
         self.shifted.next =
-            bit_cast::<25, 18>(self.product.q.val()) << self.shift[1].q.val().get_bits::<3>(0);
+            bit_cast::<19, 12>(self.product.q.val()) << self.shift[1].q.val().get_bits::<3>(0);
         for i in 0..PLACES {
             pipeline_registers!(self, clock, enable[6], place[i]);
             self.place[i].d.next = 0.into();
@@ -285,12 +290,12 @@ impl Logic for QuantizerLane {
                 self.place[i].d.next = self.shifted.val();
             }
         }
-        self.term.next = (bit_cast::<52, 25>(self.place[0].q.val()) >> 4)
-            | (bit_cast::<52, 25>(self.place[1].q.val()) << 4)
-            | (bit_cast::<52, 25>(self.place[2].q.val()) << 12)
-            | (bit_cast::<52, 25>(self.place[3].q.val()) << 20)
-            | (bit_cast::<52, 25>(self.place[4].q.val()) << 28)
-            | (bit_cast::<52, 25>(self.place[5].q.val()) << 36);
+        self.term.next = (bit_cast::<52, 19>(self.place[0].q.val()) >> 3)
+            | (bit_cast::<52, 19>(self.place[1].q.val()) << 5)
+            | (bit_cast::<52, 19>(self.place[2].q.val()) << 13)
+            | (bit_cast::<52, 19>(self.place[3].q.val()) << 21)
+            | (bit_cast::<52, 19>(self.place[4].q.val()) << 29)
+            | (bit_cast::<52, 19>(self.place[5].q.val()) << 37);
         self.q4.next = self.codes4[5].q.val();
         self.q8.next = self.codes8[6].q.val();
     }

@@ -1,13 +1,14 @@
 //! The parallel build: one block a cycle.
 
 use super::{
-    AmaxScale, LANE_STAGES, LaneScale, QuantizerLane, RESCALER_STAGES, Rescaler, ScaleExponent,
+    AmaxScale, LANE_STAGES, LaneScale, ProductTable, QuantizerLane, ScaleExponent,
+    TABLE_RESCALER_STAGES, TableRescaler,
 };
 use crate::prelude::*;
 use golden::format::BLOCK;
 
 /// Register stages from the input to the decided block: rescalers, two of amax, the scale, lanes, four of the score, the decision.
-const STAGES: usize = RESCALER_STAGES + 3 + LANE_STAGES + 5;
+const STAGES: usize = TABLE_RESCALER_STAGES + 3 + LANE_STAGES + 5;
 
 /// Larger of two magnitudes.
 #[derive(LogicBlock, Default)]
@@ -44,7 +45,7 @@ pub struct ParallelQuantizer {
     pub threshold: Signal<In, Bits<64>>,
     /// Elements are valid.
     pub x_valid: Signal<In, Bit>,
-    /// They are taken.
+    /// They are taken. Low while the lanes' tables are filled for a new M ([`ProductTable::ready`]), whatever `x_valid` is.
     pub x_ready: Signal<Out, Bit>,
     /// Last block of the row.
     pub x_last: Signal<In, Bit>,
@@ -66,28 +67,30 @@ pub struct ParallelQuantizer {
     pub block_payload: Signal<Out, Bits<128>>,
 
     advance: Signal<Local, Bit>,
+    enter: Signal<Local, Bit>,
     take: [Signal<Local, Bit>; STAGES],
     stage_valid: [Register<Bit>; STAGES],
     last: [PipelineRegister<Bit>; STAGES],
 
-    // 0 to 4: z.
+    // 0 to 3: z.
     scale_exponent: ScaleExponent,
-    rescaler: [Rescaler; BLOCK],
-    sensitivity: [[PipelineRegister<Bits<7>>; BLOCK]; RESCALER_STAGES + 3],
+    products: ProductTable,
+    rescaler: [TableRescaler; BLOCK],
+    sensitivity: [[PipelineRegister<Bits<7>>; BLOCK]; TABLE_RESCALER_STAGES + 3],
     z: [[PipelineRegister<Bits<13>>; BLOCK]; 3],
     nan: [PipelineRegister<Bit>; LANE_STAGES + 7],
     any_nan: Signal<Local, Bit>,
-    // 5 and 6: amax.
+    // 4 and 5: amax.
     larger: [LargerMagnitude; 15],
     maximum: [PipelineRegister<Bits<12>>; 4],
     amax: PipelineRegister<Bits<12>>,
-    // 7: scale.
+    // 6: scale.
     amax_scale: AmaxScale,
     scale: PipelineRegister<Bits<7>>,
-    // 8 to 14: lanes.
+    // 7 to 13: lanes.
     lane_scale: LaneScale,
     lane: [QuantizerLane; BLOCK],
-    // 15 to 18: score, while the codes wait.
+    // 14 to 17: score, while the codes wait.
     sum2: [PipelineRegister<Bits<53>>; 8],
     sum4: [PipelineRegister<Bits<54>>; 4],
     sum8: [PipelineRegister<Bits<55>>; 2],
@@ -97,7 +100,7 @@ pub struct ParallelQuantizer {
     codes4_wait: [PipelineRegister<Bits<64>>; 4],
     codes8_wait: [PipelineRegister<Bits<128>>; 4],
     scale_wait: [PipelineRegister<Bits<7>>; 4],
-    // 19: decision.
+    // 18: decision.
     choose_fp8: Signal<Local, Bit>,
     out_fp8: PipelineRegister<Bit>,
     out_scale: PipelineRegister<Bits<7>>,
@@ -107,71 +110,82 @@ pub struct ParallelQuantizer {
 
 /// Blocks of BF16 activations and their channels' sensitivities in, FP4 or FP8 blocks out: FP8 when the weighted
 /// squared change of going from FP8 to FP4 is above the threshold, or when an element is NaN (numerics §3). Sustains one block
-/// a cycle; all stages step together, unless a decided block waits to be taken.
+/// a cycle; all stages step together, unless a decided block waits to be taken. After a change of M's significand the lanes' tables are
+/// filled first.
 #[kernel]
 impl Logic for ParallelQuantizer {
     fn update(&mut self) {
-        self.advance.next = !self.stage_valid[19].q.val() || self.block_ready.val();
-        self.x_ready.next = self.advance.val();
-        for i in 0..20 {
+        self.advance.next = !self.stage_valid[18].q.val() || self.block_ready.val();
+        self.enter.next = self.advance.val() && self.products.ready.val();
+        self.x_ready.next = self.enter.val();
+        for i in 0..19 {
             registers!(self, clock, reset, stage_valid[i]);
         }
-        self.take[0].next = self.advance.val() && self.x_valid.val();
+        self.take[0].next = self.enter.val() && self.x_valid.val();
         if self.advance.val() {
-            self.stage_valid[0].d.next = self.x_valid.val();
+            self.stage_valid[0].d.next = self.x_valid.val() && self.products.ready.val();
         }
-        for i in 0..19 {
+        for i in 0..18 {
             self.take[i + 1].next = self.advance.val() && self.stage_valid[i].q.val();
             if self.advance.val() {
                 self.stage_valid[i + 1].d.next = self.stage_valid[i].q.val();
             }
         }
-        for i in 0..20 {
+        for i in 0..19 {
             pipeline_registers!(self, clock, take[i], last[i]);
         }
         self.last[0].d.next = self.x_last.val();
-        for i in 0..19 {
+        for i in 0..18 {
             self.last[i + 1].d.next = self.last[i].q.val();
         }
 
-        // 0 to 4.
+        // 0 to 3.
         self.scale_exponent.scale.next = self.input_scale.val();
+        self.products.clock.next = self.clock.val();
+        self.products.reset.next = self.reset.val();
+        self.products.scale.next = self.input_scale.val();
         self.any_nan.next = false;
         for i in 0..BLOCK {
             self.rescaler[i].clock.next = self.clock.val();
             self.rescaler[i].x.next = self.x_data[i].val();
-            self.rescaler[i].scale.next = self.input_scale.val();
+            self.rescaler[i].scale_sign.next = self.input_scale.val().get_bit(31);
             self.rescaler[i].scale_offset.next = self.scale_exponent.offset.val();
             self.rescaler[i].scale_zero.next = self.scale_exponent.zero.val();
-            for j in 0..5 {
+            self.rescaler[i].run_write.next = self.products.run_write.val();
+            self.rescaler[i].run_address.next = self.products.run_address.val();
+            self.rescaler[i].run_data.next = self.products.run_data.val();
+            self.rescaler[i].step_write.next = self.products.step_write.val();
+            self.rescaler[i].step_address.next = self.products.step_address.val();
+            self.rescaler[i].step_data.next = self.products.step_data.val();
+            for j in 0..4 {
                 self.rescaler[i].enable[j].next = self.take[j].val();
             }
             self.any_nan.next = self.any_nan.val()
                 || (!self.rescaler[i].z.val().get_bits::<5>(7).any()
                     && self.rescaler[i].z.val().get_bit(0));
-            for j in 0..8 {
+            for j in 0..7 {
                 pipeline_registers!(self, clock, take[j], sensitivity[j][i]);
             }
             self.sensitivity[0][i].d.next = self.x_sensitivity[i].val().get_bits::<7>(0);
-            for j in 0..7 {
+            for j in 0..6 {
                 self.sensitivity[j + 1][i].d.next = self.sensitivity[j][i].q.val();
             }
             for j in 0..3 {
-                pipeline_registers!(self, clock, take[j + 5], z[j][i]);
+                pipeline_registers!(self, clock, take[j + 4], z[j][i]);
             }
             self.z[0][i].d.next = self.rescaler[i].z.val();
             self.z[1][i].d.next = self.z[0][i].q.val();
             self.z[2][i].d.next = self.z[1][i].q.val();
         }
         for i in 0..14 {
-            pipeline_registers!(self, clock, take[i + 5], nan[i]);
+            pipeline_registers!(self, clock, take[i + 4], nan[i]);
         }
         self.nan[0].d.next = self.any_nan.val();
         for i in 0..13 {
             self.nan[i + 1].d.next = self.nan[i].q.val();
         }
 
-        // 5 and 6. A NaN counts as next to nothing: the scale of it is zero, as that of zero.
+        // 4 and 5. A NaN counts as next to nothing: the scale of it is zero, as that of zero.
         for i in 0..8 {
             self.larger[i].a.next = self.rescaler[2 * i].z.val().get_bits::<12>(0);
             self.larger[i].b.next = self.rescaler[2 * i + 1].z.val().get_bits::<12>(0);
@@ -179,7 +193,7 @@ impl Logic for ParallelQuantizer {
         for i in 0..4 {
             self.larger[8 + i].a.next = self.larger[2 * i].larger.val();
             self.larger[8 + i].b.next = self.larger[2 * i + 1].larger.val();
-            pipeline_registers!(self, clock, take[5], maximum[i]);
+            pipeline_registers!(self, clock, take[4], maximum[i]);
             self.maximum[i].d.next = self.larger[8 + i].larger.val();
         }
         for i in 0..2 {
@@ -188,38 +202,40 @@ impl Logic for ParallelQuantizer {
         }
         self.larger[14].a.next = self.larger[12].larger.val();
         self.larger[14].b.next = self.larger[13].larger.val();
-        pipeline_registers!(self, clock, take[6], amax);
+        pipeline_registers!(self, clock, take[5], amax);
         self.amax.d.next = self.larger[14].larger.val();
 
-        // 7.
+        // 6.
         self.amax_scale.amax.next = self.amax.q.val();
-        pipeline_registers!(self, clock, take[7], scale);
+        pipeline_registers!(self, clock, take[6], scale);
         self.scale.d.next = self.amax_scale.code.val();
 
-        // 8 to 14.
+        // 7 to 13.
         self.lane_scale.clock.next = self.clock.val();
         self.lane_scale.code.next = self.scale.q.val();
         for j in 0..7 {
-            self.lane_scale.enable[j].next = self.take[j + 8].val();
+            self.lane_scale.enable[j].next = self.take[j + 7].val();
         }
         self.codes4.next = 0.into();
         self.codes8.next = 0.into();
         for i in 0..BLOCK {
             self.lane[i].clock.next = self.clock.val();
             for j in 0..7 {
-                self.lane[i].enable[j].next = self.take[j + 8].val();
+                self.lane[i].enable[j].next = self.take[j + 7].val();
             }
             self.lane[i].z.next = self.z[2][i].q.val();
-            self.lane[i].sensitivity.next = self.sensitivity[7][i].q.val();
-            self.lane[i].align_exponent.next = self.lane_scale.align_exponent.val();
-            self.lane[i].select_significand.next = self.lane_scale.select_significand.val();
-            self.lane[i].select_triple.next = self.lane_scale.select_triple.val();
-            self.lane[i].select_quintuple.next = self.lane_scale.select_quintuple.val();
-            self.lane[i].select_septuple.next = self.lane_scale.select_septuple.val();
-            self.lane[i].excess_significand.next = self.lane_scale.excess_significand.val();
-            self.lane[i].excess_triple.next = self.lane_scale.excess_triple.val();
-            self.lane[i].excess_exponent.next = self.lane_scale.excess_exponent.val();
-            self.lane[i].term_exponent.next = self.lane_scale.term_exponent.val();
+            self.lane[i].sensitivity.next = self.sensitivity[6][i].q.val();
+            self.lane[i].middle_point.next = self.lane_scale.middle_point.val();
+            for j in 0..7 {
+                self.lane[i].points[j].next = self.lane_scale.points[j].val();
+            }
+            self.lane[i].scale_zero.next = self.lane_scale.zero.val();
+            self.lane[i].scale_exponent.next = self.lane_scale.exponent.val();
+            self.lane[i].subnormal.next = self.lane_scale.subnormal.val();
+            self.lane[i].twofold.next = self.lane_scale.twofold.val();
+            self.lane[i].threefold.next = self.lane_scale.threefold.val();
+            self.lane[i].top_twofold.next = self.lane_scale.top_twofold.val();
+            self.lane[i].top_threefold.next = self.lane_scale.top_threefold.val();
         }
         // The first element in the lowest place.
         for i in 0..BLOCK {
@@ -229,30 +245,30 @@ impl Logic for ParallelQuantizer {
                 (self.codes8.val() << 8) | bit_cast::<128, 8>(self.lane[15 - i].q8.val());
         }
 
-        // 15 to 18: a register behind each adder.
+        // 14 to 17: a register behind each adder.
         for i in 0..8 {
-            pipeline_registers!(self, clock, take[15], sum2[i]);
+            pipeline_registers!(self, clock, take[14], sum2[i]);
             self.sum2[i].d.next = bit_cast::<53, 52>(self.lane[2 * i].term.val())
                 + bit_cast::<53, 52>(self.lane[2 * i + 1].term.val());
         }
         for i in 0..4 {
-            pipeline_registers!(self, clock, take[16], sum4[i]);
+            pipeline_registers!(self, clock, take[15], sum4[i]);
             self.sum4[i].d.next = bit_cast::<54, 53>(self.sum2[2 * i].q.val())
                 + bit_cast::<54, 53>(self.sum2[2 * i + 1].q.val());
         }
         for i in 0..2 {
-            pipeline_registers!(self, clock, take[17], sum8[i]);
+            pipeline_registers!(self, clock, take[16], sum8[i]);
             self.sum8[i].d.next = bit_cast::<55, 54>(self.sum4[2 * i].q.val())
                 + bit_cast::<55, 54>(self.sum4[2 * i + 1].q.val());
         }
-        pipeline_registers!(self, clock, take[18], score);
+        pipeline_registers!(self, clock, take[17], score);
         self.score.d.next =
             bit_cast::<56, 55>(self.sum8[0].q.val()) + bit_cast::<56, 55>(self.sum8[1].q.val());
         for i in 0..4 {
             pipeline_registers!(
                 self,
                 clock,
-                take[i + 15],
+                take[i + 14],
                 codes4_wait[i],
                 codes8_wait[i],
                 scale_wait[i]
@@ -267,10 +283,10 @@ impl Logic for ParallelQuantizer {
             self.scale_wait[i + 1].d.next = self.scale_wait[i].q.val();
         }
 
-        // 19.
+        // 18.
         self.choose_fp8.next =
             self.nan[13].q.val() || bit_cast::<64, 56>(self.score.q.val()) > self.threshold.val();
-        pipeline_registers!(self, clock, take[19], out_fp8, out_scale, out_low, out_high);
+        pipeline_registers!(self, clock, take[18], out_fp8, out_scale, out_low, out_high);
         self.out_fp8.d.next = self.choose_fp8.val();
         self.out_scale.d.next = self.scale_wait[3].q.val();
         self.out_low.d.next = self.codes4_wait[3].q.val();
@@ -279,8 +295,8 @@ impl Logic for ParallelQuantizer {
             self.out_low.d.next = self.codes8_wait[3].q.val().get_bits::<64>(0);
             self.out_high.d.next = self.codes8_wait[3].q.val().get_bits::<64>(64);
         }
-        self.block_valid.next = self.stage_valid[19].q.val();
-        self.block_last.next = self.last[19].q.val();
+        self.block_valid.next = self.stage_valid[18].q.val();
+        self.block_last.next = self.last[18].q.val();
         self.block_fp8.next = self.out_fp8.q.val();
         self.block_scale.next = bit_cast::<8, 7>(self.out_scale.q.val());
         self.block_payload.next = bit_cast::<128, 64>(self.out_low.q.val())

@@ -31,6 +31,113 @@ impl Logic for ScaleExponent {
     }
 }
 
+/// What rounding a product of two significands to eight bits does, in the two steps of numerics §3.
+#[derive(LogicBlock, Default)]
+pub struct ProductRound {
+    /// Product of 24 by 8 bits, both with their leading one.
+    pub product: Signal<In, Bits<32>>,
+    /// It is 2 or more.
+    pub wide: Signal<Out, Bit>,
+    /// The seven bits behind its leading one.
+    pub kept: Signal<Out, Bits<7>>,
+    /// They are to be incremented.
+    pub round_up: Signal<Out, Bit>,
+    is_wide: Signal<Local, Bit>,
+    kept_bits: Signal<Local, Bits<7>>,
+    odd: Signal<Local, Bit>,
+    half: Signal<Local, Bit>,
+    middle_any: Signal<Local, Bit>,
+    middle_all: Signal<Local, Bit>,
+    lowest: Signal<Local, Bit>,
+    guard: Signal<Local, Bit>,
+    below_guard: Signal<Local, Bit>,
+}
+
+/// The product has 31 or 32 bits: 8 that are kept, 16 that the first rounding keeps too, and up to 8 below. Rounded first
+/// to 24 bits, then to 8, it goes up if the 16 are above half; at half, if the 8 below are above theirs (else the first rounding
+/// leaves the tie) or the kept significand is odd; one below half, if the first rounding makes it a tie and the kept significand is
+/// odd.
+#[kernel]
+impl Logic for ProductRound {
+    fn update(&mut self) {
+        // Kept are 8 bits; then come `half`, 14 middle bits and `lowest`, which the first rounding keeps too, and `guard`.
+        self.is_wide.next = self.product.val().get_bit(31);
+        self.middle_any.next = self.product.val().get_bits::<14>(8).any();
+        self.middle_all.next = self.product.val().get_bits::<14>(8).all();
+        if self.is_wide.val() {
+            self.kept_bits.next = self.product.val().get_bits::<7>(24);
+            self.half.next = self.product.val().get_bit(23);
+            self.lowest.next = self.product.val().get_bit(22);
+            self.guard.next = self.product.val().get_bit(7);
+        } else {
+            self.kept_bits.next = self.product.val().get_bits::<7>(23);
+            self.half.next = self.product.val().get_bit(22);
+            self.lowest.next = self.product.val().get_bit(7);
+            self.guard.next = self.product.val().get_bit(6);
+        }
+        self.below_guard.next = self.product.val().get_bits::<6>(0).any()
+            || (self.is_wide.val() && self.product.val().get_bit(6));
+        self.odd.next = self.kept_bits.val().get_bit(0);
+        self.round_up.next =
+            self.odd.val() && self.middle_all.val() && self.lowest.val() && self.guard.val();
+        if self.half.val() {
+            self.round_up.next = self.odd.val()
+                || self.middle_any.val()
+                || self.lowest.val()
+                || (self.guard.val() && self.below_guard.val());
+        }
+        self.wide.next = self.is_wide.val();
+        self.kept.next = self.kept_bits.val();
+    }
+}
+
+/// The last step of a rescaler: the range of z.
+#[derive(LogicBlock, Default)]
+pub struct ElementClamp {
+    /// Sign.
+    pub sign: Signal<In, Bit>,
+    /// Not a number; goes before all else.
+    pub nan: Signal<In, Bit>,
+    /// Two's complement; 1 stands for 2^-11.
+    pub exponent: Signal<In, Bits<10>>,
+    /// The bits behind the leading one.
+    pub fraction: Signal<In, Bits<7>>,
+    /// As [`Rescaler::z`].
+    pub z: Signal<Out, Bits<13>>,
+    beyond: Signal<Local, Bit>,
+    above: Signal<Local, Bit>,
+    magnitude: Signal<Local, Bits<12>>,
+    sign_bits: Signal<Local, Bits<13>>,
+}
+
+/// Clamps to 448, flushes to zero, and marks NaN.
+#[kernel]
+impl Logic for ElementClamp {
+    fn update(&mut self) {
+        // 448 is 1.75 * 2^8: exponent 20, fraction 0x60.
+        self.beyond.next = self.exponent.val().get_bit(3)
+            || (self.exponent.val().get_bit(2)
+                && (self.exponent.val().get_bits::<2>(0).any()
+                    || (self.fraction.val().get_bits::<2>(5).all()
+                        && self.fraction.val().get_bits::<5>(0).any())));
+        self.above.next = self.exponent.val().get_bits::<4>(5).any()
+            || (self.exponent.val().get_bit(4) && self.beyond.val());
+        self.magnitude.next = (bit_cast::<12, 5>(self.exponent.val().get_bits::<5>(0)) << 7)
+            | bit_cast::<12, 7>(self.fraction.val());
+        if self.above.val() {
+            self.magnitude.next = 0xA60.into();
+        }
+        if self.exponent.val().get_bit(9) || !self.exponent.val().any() {
+            self.magnitude.next = 0.into();
+        }
+        self.sign_bits.next = bit_cast::<13, 1>(self.sign.val().into()) << 12;
+        self.z.next = self.sign_bits.val() | bit_cast::<13, 12>(self.magnitude.val());
+        if self.nan.val() {
+            self.z.next = 1.into();
+        }
+    }
+}
+
 /// BF16 x to z = clamp(RNE_BF16(RNE_FP32(x * M)), -448, 448), [`RESCALER_STAGES`] cycles later.
 ///
 /// `z = {sign, exponent[4:0], fraction[6:0]}` with the value (1 + fraction / 128) * 2^(exponent - 12).
@@ -68,31 +175,17 @@ pub struct Rescaler {
     product: PipelineRegister<Bits<32>>,
 
     // 4: roundings.
-    wide: Signal<Local, Bit>,
-    kept: Signal<Local, Bits<7>>,
-    odd: Signal<Local, Bit>,
-    half: Signal<Local, Bit>,
-    middle_any: Signal<Local, Bit>,
-    middle_all: Signal<Local, Bit>,
-    lowest: Signal<Local, Bit>,
-    guard: Signal<Local, Bit>,
-    below_guard: Signal<Local, Bit>,
-    round_up: Signal<Local, Bit>,
+    round: ProductRound,
     unrounded: Signal<Local, Bits<18>>,
     carries: Signal<Local, Bits<18>>,
     rounded: Signal<Local, Bits<18>>,
-    rounded_exponent: Signal<Local, Bits<10>>,
-    magnitude: Signal<Local, Bits<12>>,
-    sign_bits: Signal<Local, Bits<13>>,
+    clamp: ElementClamp,
     rounded_z: PipelineRegister<Bits<13>>,
 }
 
 /// Rescales one activation for quantization (numerics §3), exactly.
 ///
-/// The product has 31 or 32 bits: 8 that are kept, 16 that the first rounding keeps too, and up to 8 below. Rounded first
-/// to 24 bits, then to 8, it goes up if the 16 are above half; at half, if the 8 below are above theirs (else the first rounding
-/// leaves the tie) or the kept significand is odd; one below half, if the first rounding makes it a tie and the kept significand is
-/// odd. An infinite x has the largest exponent and is clamped, a subnormal or zero x has the smallest and is flushed.
+/// An infinite x has the largest exponent and is clamped, a subnormal or zero x has the smallest and is flushed.
 #[kernel]
 impl Logic for Rescaler {
     fn update(&mut self) {
@@ -153,53 +246,19 @@ impl Logic for Rescaler {
 
         // 4.
         pipeline_registers!(self, clock, enable[4], rounded_z);
-        // Kept are 8 bits; then come `half`, 14 middle bits and `lowest`, which the first rounding keeps too, and `guard`.
-        self.wide.next = self.product.q.val().get_bit(31);
-        self.middle_any.next = self.product.q.val().get_bits::<14>(8).any();
-        self.middle_all.next = self.product.q.val().get_bits::<14>(8).all();
-        if self.wide.val() {
-            self.kept.next = self.product.q.val().get_bits::<7>(24);
-            self.half.next = self.product.q.val().get_bit(23);
-            self.lowest.next = self.product.q.val().get_bit(22);
-            self.guard.next = self.product.q.val().get_bit(7);
-        } else {
-            self.kept.next = self.product.q.val().get_bits::<7>(23);
-            self.half.next = self.product.q.val().get_bit(22);
-            self.lowest.next = self.product.q.val().get_bit(7);
-            self.guard.next = self.product.q.val().get_bit(6);
-        }
-        self.below_guard.next = self.product.q.val().get_bits::<6>(0).any()
-            || (self.wide.val() && self.product.q.val().get_bit(6));
-        self.odd.next = self.kept.val().get_bit(0);
-        self.round_up.next =
-            self.odd.val() && self.middle_all.val() && self.lowest.val() && self.guard.val();
-        if self.half.val() {
-            self.round_up.next = self.odd.val()
-                || self.middle_any.val()
-                || self.lowest.val()
-                || (self.guard.val() && self.below_guard.val());
-        }
+        self.round.product.next = self.product.q.val();
         // One adder: the lowest place carries `round_up` in.
         self.unrounded.next = (bit_cast::<18, 10>(self.exponent[3].q.val()) << 8)
-            | (bit_cast::<18, 7>(self.kept.val()) << 1)
+            | (bit_cast::<18, 7>(self.round.kept.val()) << 1)
             | 1;
-        self.carries.next = (bit_cast::<18, 1>(self.wide.val().into()) << 8)
-            | bit_cast::<18, 1>(self.round_up.val().into());
+        self.carries.next = (bit_cast::<18, 1>(self.round.wide.val().into()) << 8)
+            | bit_cast::<18, 1>(self.round.round_up.val().into());
         self.rounded.next = self.unrounded.val() + self.carries.val();
-        self.rounded_exponent.next = self.rounded.val().get_bits::<10>(8);
-        self.magnitude.next = self.rounded.val().get_bits::<12>(1);
-        self.sign_bits.next = bit_cast::<13, 1>(self.sign[3].q.val().into()) << 12;
-        // 448 is 1.75 * 2^8.
-        if self.rounded_exponent.val().get_bits::<4>(5).any() || self.magnitude.val() > 0xA60 {
-            self.magnitude.next = 0xA60.into();
-        }
-        if self.rounded_exponent.val().get_bit(9) || !self.rounded_exponent.val().any() {
-            self.magnitude.next = 0.into();
-        }
-        self.rounded_z.d.next = self.sign_bits.val() | bit_cast::<13, 12>(self.magnitude.val());
-        if self.nan[3].q.val() {
-            self.rounded_z.d.next = 1.into();
-        }
+        self.clamp.sign.next = self.sign[3].q.val();
+        self.clamp.nan.next = self.nan[3].q.val();
+        self.clamp.exponent.next = self.rounded.val().get_bits::<10>(8);
+        self.clamp.fraction.next = self.rounded.val().get_bits::<7>(1);
+        self.rounded_z.d.next = self.clamp.z.val();
         self.z.next = self.rounded_z.q.val();
     }
 }

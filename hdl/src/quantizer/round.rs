@@ -80,8 +80,12 @@ pub struct AmaxScale {
     pub code: Signal<Out, Bits<7>>,
     exponent: Signal<Local, Bits<5>>,
     fraction: Signal<Local, Bits<7>>,
+    fourth: Signal<Local, Bits<5>>,
+    rest: Signal<Local, Bits<2>>,
     base: Signal<Local, Bits<7>>,
-    steps: Signal<Local, Bits<7>>,
+    steps: Signal<Local, Bits<4>>,
+    more: Signal<Local, Bit>,
+    sum: Signal<Local, Bits<8>>,
 }
 
 /// amax / 6 rounded once to UE4M3 (numerics §3 step 1), without dividing.
@@ -95,6 +99,10 @@ impl Logic for AmaxScale {
         self.fraction.next = self.amax.val().get_bits::<7>(0);
         self.base.next = 0.into();
         self.steps.next = 0.into();
+        self.more.next = false;
+        // A table of the fraction's upper five bits, and what the other two decide: smaller than comparisons.
+        self.fourth.next = self.fraction.val().get_bits::<5>(2);
+        self.rest.next = self.fraction.val().get_bits::<2>(0);
         match self.exponent.val().index() {
             0 => self.base.next = 0.into(),
             1 => self.base.next = 0.into(),
@@ -102,246 +110,314 @@ impl Logic for AmaxScale {
             3 => self.base.next = 0.into(),
             // amax / 6 in steps of 2^-9: (128 + f) / 384.
             4 => {
-                if self.fraction.val() > 64 {
-                    self.steps.next = 1.into();
-                }
+                self.more.next =
+                    self.fraction.val().get_bit(6) && self.fraction.val().get_bits::<6>(0).any();
             }
             // (128 + f) / 192.
             5 => self.base.next = 1.into(),
             // (128 + f) / 96.
             6 => {
                 self.base.next = 1.into();
-                if self.fraction.val() >= 16 {
+                // From 16 on, and above 112.
+                if self.fraction.val().get_bits::<3>(4).any() {
                     self.steps.next = 1.into();
                 }
-                if self.fraction.val() > 112 {
-                    self.steps.next = 2.into();
-                }
+                self.more.next = self.fraction.val().get_bits::<3>(4).all()
+                    && self.fraction.val().get_bits::<4>(0).any();
             }
             // (128 + f) / 48.
             7 => {
                 self.base.next = 3.into();
-                if self.fraction.val() >= 40 {
+                // From 40 on, and above 88.
+                if self.fraction.val().get_bit(6)
+                    || (self.fraction.val().get_bit(5)
+                        && self.fraction.val().get_bits::<2>(3).any())
+                {
                     self.steps.next = 1.into();
                 }
-                if self.fraction.val() > 88 {
-                    self.steps.next = 2.into();
-                }
+                self.more.next = self.fraction.val().get_bit(6)
+                    && (self.fraction.val().get_bit(5)
+                        || (self.fraction.val().get_bits::<2>(3).all()
+                            && self.fraction.val().get_bits::<3>(0).any()));
             }
             // (128 + f) / 24.
             8 => {
                 self.base.next = 5.into();
-                if self.fraction.val() >= 4 {
-                    self.steps.next = 1.into();
-                }
-                if self.fraction.val() > 28 {
-                    self.steps.next = 2.into();
-                }
-                if self.fraction.val() >= 52 {
-                    self.steps.next = 3.into();
-                }
-                if self.fraction.val() > 76 {
-                    self.steps.next = 4.into();
-                }
-                if self.fraction.val() >= 100 {
-                    self.steps.next = 5.into();
-                }
-                if self.fraction.val() > 124 {
-                    self.steps.next = 6.into();
+                match self.fourth.val().index() {
+                    0 => self.steps.next = 0.into(),
+                    1 => self.steps.next = 1.into(),
+                    2 => self.steps.next = 1.into(),
+                    3 => self.steps.next = 1.into(),
+                    4 => self.steps.next = 1.into(),
+                    5 => self.steps.next = 1.into(),
+                    6 => self.steps.next = 1.into(),
+                    7 => {
+                        self.steps.next = 1.into();
+                        self.more.next = self.rest.val().any();
+                    }
+                    8 => self.steps.next = 2.into(),
+                    9 => self.steps.next = 2.into(),
+                    10 => self.steps.next = 2.into(),
+                    11 => self.steps.next = 2.into(),
+                    12 => self.steps.next = 2.into(),
+                    13 => self.steps.next = 3.into(),
+                    14 => self.steps.next = 3.into(),
+                    15 => self.steps.next = 3.into(),
+                    16 => self.steps.next = 3.into(),
+                    17 => self.steps.next = 3.into(),
+                    18 => self.steps.next = 3.into(),
+                    19 => {
+                        self.steps.next = 3.into();
+                        self.more.next = self.rest.val().any();
+                    }
+                    20 => self.steps.next = 4.into(),
+                    21 => self.steps.next = 4.into(),
+                    22 => self.steps.next = 4.into(),
+                    23 => self.steps.next = 4.into(),
+                    24 => self.steps.next = 4.into(),
+                    25 => self.steps.next = 5.into(),
+                    26 => self.steps.next = 5.into(),
+                    27 => self.steps.next = 5.into(),
+                    28 => self.steps.next = 5.into(),
+                    29 => self.steps.next = 5.into(),
+                    30 => self.steps.next = 5.into(),
+                    _ => {
+                        self.steps.next = 5.into();
+                        self.more.next = self.rest.val().any();
+                    }
                 }
             }
             // (128 + f) / 12 in steps of the significand, from 192 on / 24 in twice as large ones.
             _ => {
                 self.base.next = (bit_cast::<7, 5>(self.exponent.val() - 8) << 3) | 3;
-                if self.fraction.val() >= 10 {
-                    self.steps.next = 1.into();
-                }
-                if self.fraction.val() > 22 {
-                    self.steps.next = 2.into();
-                }
-                if self.fraction.val() >= 34 {
-                    self.steps.next = 3.into();
-                }
-                if self.fraction.val() > 46 {
-                    self.steps.next = 4.into();
-                }
-                if self.fraction.val() >= 58 {
-                    self.steps.next = 5.into();
-                }
-                if self.fraction.val() > 76 {
-                    self.steps.next = 6.into();
-                }
-                if self.fraction.val() >= 100 {
-                    self.steps.next = 7.into();
-                }
-                if self.fraction.val() > 124 {
-                    self.steps.next = 8.into();
+                match self.fourth.val().index() {
+                    0 => self.steps.next = 0.into(),
+                    1 => self.steps.next = 0.into(),
+                    2 => {
+                        self.steps.next = 0.into();
+                        self.more.next = self.rest.val().get_bit(1);
+                    }
+                    3 => self.steps.next = 1.into(),
+                    4 => self.steps.next = 1.into(),
+                    5 => {
+                        self.steps.next = 1.into();
+                        self.more.next = self.rest.val().all();
+                    }
+                    6 => self.steps.next = 2.into(),
+                    7 => self.steps.next = 2.into(),
+                    8 => {
+                        self.steps.next = 2.into();
+                        self.more.next = self.rest.val().get_bit(1);
+                    }
+                    9 => self.steps.next = 3.into(),
+                    10 => self.steps.next = 3.into(),
+                    11 => {
+                        self.steps.next = 3.into();
+                        self.more.next = self.rest.val().all();
+                    }
+                    12 => self.steps.next = 4.into(),
+                    13 => self.steps.next = 4.into(),
+                    14 => {
+                        self.steps.next = 4.into();
+                        self.more.next = self.rest.val().get_bit(1);
+                    }
+                    15 => self.steps.next = 5.into(),
+                    16 => self.steps.next = 5.into(),
+                    17 => self.steps.next = 5.into(),
+                    18 => self.steps.next = 5.into(),
+                    19 => {
+                        self.steps.next = 5.into();
+                        self.more.next = self.rest.val().any();
+                    }
+                    20 => self.steps.next = 6.into(),
+                    21 => self.steps.next = 6.into(),
+                    22 => self.steps.next = 6.into(),
+                    23 => self.steps.next = 6.into(),
+                    24 => self.steps.next = 6.into(),
+                    25 => self.steps.next = 7.into(),
+                    26 => self.steps.next = 7.into(),
+                    27 => self.steps.next = 7.into(),
+                    28 => self.steps.next = 7.into(),
+                    29 => self.steps.next = 7.into(),
+                    30 => self.steps.next = 7.into(),
+                    _ => {
+                        self.steps.next = 7.into();
+                        self.more.next = self.rest.val().any();
+                    }
                 }
             }
         }
-        self.code.next = self.base.val() + self.steps.val();
+        // One adder: the lowest place carries `more` in.
+        self.sum.next = ((bit_cast::<8, 7>(self.base.val()) << 1) | 1)
+            + ((bit_cast::<8, 4>(self.steps.val()) << 1)
+                | bit_cast::<8, 1>(self.more.val().into()));
+        self.code.next = self.sum.val().get_bits::<7>(1);
     }
 }
 
-/// A UE4M3 scale decoded, with the multiples of its significand that elements are compared with.
+/// The points at which elements of a block go from one E2M1 code to the next, as codes of elements.
 #[derive(LogicBlock, Default)]
-pub struct ScaleMultiples {
-    /// UE4M3 code.
-    pub code: Signal<In, Bits<7>>,
-    /// Significand s, 0 to 15: the scale is s * 2^(exponent - 10).
-    pub significand: Signal<Out, Bits<4>>,
-    /// Exponent, 1 to 15.
-    pub exponent: Signal<Out, Bits<4>>,
-    /// 3 s.
-    pub triple: Signal<Out, Bits<6>>,
-    /// 5 s.
-    pub quintuple: Signal<Out, Bits<7>>,
-    /// 7 s.
-    pub septuple: Signal<Out, Bits<7>>,
+pub struct E2m1Points {
+    /// UE4M3 code of the block's scale, at most that of 72.
+    pub scale: Signal<In, Bits<7>>,
+    /// 1, 3, 5, 7, 10, 14 and 20 quarters of the scale, `{exponent[4:0], fraction[6:0]}`; of a zero scale above every element.
+    pub points: [Signal<Out, Bits<12>>; 7],
     field: Signal<Local, Bits<4>>,
-    s: Signal<Local, Bits<4>>,
-    wide: Signal<Local, Bits<7>>,
+    fraction: Signal<Local, Bits<3>>,
+    exponent: Signal<Local, Bits<5>>,
+    triple: Signal<Local, Bits<7>>,
+    quintuple: Signal<Local, Bits<7>>,
+    septuple: Signal<Local, Bits<7>>,
+    triple_exponent: Signal<Local, Bits<5>>,
+    quintuple_exponent: Signal<Local, Bits<5>>,
+    septuple_exponent: Signal<Local, Bits<5>>,
 }
 
-/// Decodes a block scale: exponent field 0 is subnormal and counts as 1.
+/// Decision points of E2M1 (numerics §1) times the scale. A multiple of a significand of four bits has at most seven, so each
+/// point is a number of the elements' own form, and comparing with it is exact.
 #[kernel]
-impl Logic for ScaleMultiples {
+impl Logic for E2m1Points {
     fn update(&mut self) {
-        self.field.next = self.code.val().get_bits::<4>(3);
-        self.s.next = bit_cast::<4, 3>(self.code.val().get_bits::<3>(0));
-        self.exponent.next = 1.into();
-        if self.field.val().any() {
-            self.s.next = bit_cast::<4, 3>(self.code.val().get_bits::<3>(0)) | 8;
-            self.exponent.next = self.field.val();
-        }
-        self.significand.next = self.s.val();
-        self.wide.next = bit_cast::<7, 4>(self.s.val());
-        self.triple.next = ((self.wide.val() << 1) + self.wide.val()).get_bits::<6>(0);
-        self.quintuple.next = (self.wide.val() << 2) + self.wide.val();
-        self.septuple.next = (self.wide.val() << 3) - self.wide.val();
-    }
-}
-
-/// Four times |z| in units of the scale's last place: what is compared with multiples of its significand.
-#[derive(LogicBlock, Default)]
-pub struct E2m1Align {
-    /// `{exponent[4:0], fraction[6:0]}`, at most the block's amax.
-    pub magnitude: Signal<In, Bits<12>>,
-    /// The scale's exponent, 1 to 13.
-    pub scale_exponent: Signal<In, Bits<4>>,
-    /// 4 |z| * 2^(10 - scale exponent) rounded down, at most 370; 0 if the scale is above 64 |z|.
-    pub quarters: Signal<Out, Bits<9>>,
-    /// Something was lost by that.
-    pub sticky: Signal<Out, Bit>,
-    shift: Signal<Local, Bits<5>>,
-    doubled: Signal<Local, Bits<9>>,
-    by_one: Signal<Local, Bits<9>>,
-    by_three: Signal<Local, Bits<9>>,
-    lost_one: Signal<Local, Bit>,
-    lost_three: Signal<Local, Bit>,
-    lost_seven: Signal<Local, Bit>,
-}
-
-/// (128 + fraction) * 2^(exponent - scale exponent - 7), with what falls below as sticky bit. An element is at most 6.4 times
-/// a normal scale and 9 times a subnormal one, so the shift never goes to the left by more than one.
-#[kernel]
-impl Logic for E2m1Align {
-    fn update(&mut self) {
-        self.shift.next =
-            bit_cast::<5, 4>(self.scale_exponent.val()) + 8 - self.magnitude.val().get_bits::<5>(7);
-        self.doubled.next = (bit_cast::<9, 7>(self.magnitude.val().get_bits::<7>(0)) << 1) | 0x100;
-        self.by_one.next = self.doubled.val();
-        self.lost_one.next = false;
-        if self.shift.val().get_bit(0) {
-            self.by_one.next = self.doubled.val() >> 1;
-        }
-        self.by_three.next = self.by_one.val();
-        self.lost_three.next = self.lost_one.val();
-        if self.shift.val().get_bit(1) {
-            self.by_three.next = self.by_one.val() >> 2;
-            self.lost_three.next = self.lost_one.val() || self.by_one.val().get_bits::<2>(0).any();
-        }
-        self.quarters.next = self.by_three.val();
-        self.lost_seven.next = self.lost_three.val();
-        if self.shift.val().get_bit(2) {
-            self.quarters.next = self.by_three.val() >> 4;
-            self.lost_seven.next =
-                self.lost_three.val() || self.by_three.val().get_bits::<4>(0).any();
-        }
-        self.sticky.next = self.lost_seven.val();
-        if self.shift.val().get_bit(3) {
-            // 8 leaves the leading one, more leave nothing.
-            self.quarters.next = 0.into();
-            self.sticky.next = self.magnitude.val().get_bits::<7>(0).any();
-            if !self.shift.val().get_bits::<3>(0).any() {
-                self.quarters.next = 1.into();
+        // A quarter of the scale is (8 + fraction) / 8 * 2^(exponent - 12).
+        self.field.next = self.scale.val().get_bits::<4>(3);
+        self.fraction.next = self.scale.val().get_bits::<3>(0);
+        self.exponent.next = bit_cast::<5, 4>(self.field.val()) + 3;
+        if !self.field.val().any() {
+            match self.scale.val().get_bits::<3>(0).index() {
+                // All points stay below 32, and above the exponent of 448, which is 20.
+                0 => self.exponent.next = 24.into(),
+                1 => {
+                    self.exponent.next = 1.into();
+                    self.fraction.next = 0.into();
+                }
+                2 => {
+                    self.exponent.next = 2.into();
+                    self.fraction.next = 0.into();
+                }
+                3 => {
+                    self.exponent.next = 2.into();
+                    self.fraction.next = 4.into();
+                }
+                4 => {
+                    self.exponent.next = 3.into();
+                    self.fraction.next = 0.into();
+                }
+                5 => {
+                    self.exponent.next = 3.into();
+                    self.fraction.next = 2.into();
+                }
+                6 => {
+                    self.exponent.next = 3.into();
+                    self.fraction.next = 4.into();
+                }
+                _ => {
+                    self.exponent.next = 3.into();
+                    self.fraction.next = 6.into();
+                }
             }
         }
-        if self.shift.val().get_bit(4) {
-            self.quarters.next = 0.into();
+        // 24 to 45, 40 to 75 and 56 to 105 eighths, normalised.
+        self.triple_exponent.next = self.exponent.val() + 1;
+        if self.fraction.val() > 2 {
+            self.triple_exponent.next = self.exponent.val() + 2;
         }
+        match self.fraction.val().index() {
+            0 => self.triple.next = 64.into(),
+            1 => self.triple.next = 88.into(),
+            2 => self.triple.next = 112.into(),
+            3 => self.triple.next = 4.into(),
+            4 => self.triple.next = 16.into(),
+            5 => self.triple.next = 28.into(),
+            6 => self.triple.next = 40.into(),
+            _ => self.triple.next = 52.into(),
+        }
+        self.quintuple_exponent.next = self.exponent.val() + 2;
+        if self.fraction.val() > 4 {
+            self.quintuple_exponent.next = self.exponent.val() + 3;
+        }
+        match self.fraction.val().index() {
+            0 => self.quintuple.next = 32.into(),
+            1 => self.quintuple.next = 52.into(),
+            2 => self.quintuple.next = 72.into(),
+            3 => self.quintuple.next = 92.into(),
+            4 => self.quintuple.next = 112.into(),
+            5 => self.quintuple.next = 2.into(),
+            6 => self.quintuple.next = 12.into(),
+            _ => self.quintuple.next = 22.into(),
+        }
+        self.septuple_exponent.next = self.exponent.val() + 2;
+        if self.fraction.val() > 1 {
+            self.septuple_exponent.next = self.exponent.val() + 3;
+        }
+        match self.fraction.val().index() {
+            0 => self.septuple.next = 96.into(),
+            1 => self.septuple.next = 124.into(),
+            2 => self.septuple.next = 12.into(),
+            3 => self.septuple.next = 26.into(),
+            4 => self.septuple.next = 40.into(),
+            5 => self.septuple.next = 54.into(),
+            6 => self.septuple.next = 68.into(),
+            _ => self.septuple.next = 82.into(),
+        }
+        self.points[0].next = (bit_cast::<12, 5>(self.exponent.val()) << 7)
+            | (bit_cast::<12, 3>(self.fraction.val()) << 4);
+        self.points[1].next = (bit_cast::<12, 5>(self.triple_exponent.val()) << 7)
+            | bit_cast::<12, 7>(self.triple.val());
+        self.points[2].next = (bit_cast::<12, 5>(self.quintuple_exponent.val()) << 7)
+            | bit_cast::<12, 7>(self.quintuple.val());
+        self.points[3].next = (bit_cast::<12, 5>(self.septuple_exponent.val()) << 7)
+            | bit_cast::<12, 7>(self.septuple.val());
+        self.points[4].next = (bit_cast::<12, 5>(self.quintuple_exponent.val() + 1) << 7)
+            | bit_cast::<12, 7>(self.quintuple.val());
+        self.points[5].next = (bit_cast::<12, 5>(self.septuple_exponent.val() + 1) << 7)
+            | bit_cast::<12, 7>(self.septuple.val());
+        self.points[6].next = (bit_cast::<12, 5>(self.quintuple_exponent.val() + 2) << 7)
+            | bit_cast::<12, 7>(self.quintuple.val());
     }
 }
 
 /// Rounds z / scale to E2M1 without dividing.
 #[derive(LogicBlock, Default)]
 pub struct E2m1Select {
-    /// From [`E2m1Align`].
-    pub quarters: Signal<In, Bits<9>>,
-    /// From [`E2m1Align`].
-    pub sticky: Signal<In, Bit>,
-    /// The scale's significand s.
-    pub significand: Signal<In, Bits<4>>,
-    /// 3 s.
-    pub triple: Signal<In, Bits<6>>,
-    /// 5 s.
-    pub quintuple: Signal<In, Bits<7>>,
-    /// 7 s.
-    pub septuple: Signal<In, Bits<7>>,
+    /// `{exponent[4:0], fraction[6:0]}`.
+    pub magnitude: Signal<In, Bits<12>>,
+    /// From [`E2m1Points`].
+    pub points: [Signal<In, Bits<12>>; 7],
+    /// The magnitude reaches 7 quarters of the scale, the middle point.
+    pub high: Signal<In, Bit>,
     /// E2M1 code without its sign; 0 if the scale is zero.
     pub code: Signal<Out, Bits<3>>,
-    high: Signal<Local, Bit>,
     middle: Signal<Local, Bit>,
     low: Signal<Local, Bit>,
-    middle_point: Signal<Local, Bits<9>>,
-    low_point: Signal<Local, Bits<9>>,
-    low_code: Signal<Local, Bits<3>>,
-    middle_code: Signal<Local, Bits<3>>,
-    high_code: Signal<Local, Bits<3>>,
+    middle_point: Signal<Local, Bits<12>>,
+    low_point: Signal<Local, Bits<12>>,
 }
 
-/// The exact quotient rounded once (numerics §1): three comparisons with multiples of the scale, which
-/// find one bit of the code each. A tie goes to the even code: the points below odd codes (1, 5, 10 and 20 quarters of the
+/// The exact quotient rounded once (numerics §1): comparisons with decision points, which find one bit of the code each, the first
+/// of them a stage earlier. A tie goes to the even code: the points below odd codes (1, 5, 10 and 20 quarters of the
 /// scale) must be exceeded, those below even codes (3, 7 and 14) reached.
 #[kernel]
 impl Logic for E2m1Select {
     fn update(&mut self) {
-        self.high.next = self.quarters.val() >= bit_cast::<9, 7>(self.septuple.val());
-        self.middle_point.next = bit_cast::<9, 6>(self.triple.val());
+        self.middle_point.next = self.points[1].val();
         if self.high.val() {
-            self.middle_point.next = bit_cast::<9, 7>(self.septuple.val()) << 1;
+            self.middle_point.next = self.points[5].val();
         }
-        self.middle.next = self.quarters.val() >= self.middle_point.val();
+        self.middle.next = self.magnitude.val() >= self.middle_point.val();
         if self.high.val() {
-            self.low_point.next = bit_cast::<9, 7>(self.quintuple.val()) << 1;
+            self.low_point.next = self.points[4].val();
             if self.middle.val() {
-                self.low_point.next = bit_cast::<9, 7>(self.quintuple.val()) << 2;
+                self.low_point.next = self.points[6].val();
             }
         } else {
-            self.low_point.next = bit_cast::<9, 4>(self.significand.val());
+            self.low_point.next = self.points[0].val();
             if self.middle.val() {
-                self.low_point.next = bit_cast::<9, 7>(self.quintuple.val());
+                self.low_point.next = self.points[2].val();
             }
         }
-        self.low.next = ((bit_cast::<10, 9>(self.quarters.val()) << 1)
-            | bit_cast::<10, 1>(self.sticky.val().into()))
-            > (bit_cast::<10, 9>(self.low_point.val()) << 1);
-        self.low_code.next = bit_cast::<3, 1>(self.low.val().into());
-        self.middle_code.next = bit_cast::<3, 1>(self.middle.val().into()) << 1;
-        self.high_code.next = bit_cast::<3, 1>(self.high.val().into()) << 2;
-        self.code.next = self.low_code.val() | self.middle_code.val() | self.high_code.val();
-        if !self.significand.val().any() {
-            self.code.next = 0.into();
-        }
+        self.low.next = self.magnitude.val() > self.low_point.val();
+        self.code.next = (bit_cast::<3, 1>(self.high.val().into()) << 2)
+            | (bit_cast::<3, 1>(self.middle.val().into()) << 1)
+            | bit_cast::<3, 1>(self.low.val().into());
     }
 }

@@ -2,6 +2,54 @@
 
 use crate::prelude::*;
 
+/// A block's scale decoded, with the multiples that an FP4 element can have of it.
+#[derive(LogicBlock, Default)]
+pub struct ScaleMultiples {
+    /// UE4M3 code: the scale is s * 2^(e - 9), s below 16, e from 0 to 12.
+    pub code: Signal<In, Bits<7>>,
+    /// e.
+    pub exponent: Signal<Out, Bits<4>>,
+    /// The scale is subnormal or zero, s is below 8.
+    pub subnormal: Signal<Out, Bit>,
+    /// 2 s, for the E2M1 codes 1, 2 and 4.
+    pub twofold: Signal<Out, Bits<5>>,
+    /// 3 s modulo 2^5, for the E2M1 codes 3 and 5.
+    pub threefold: Signal<Out, Bits<5>>,
+    /// For the E2M1 code 6: as `twofold`, twice that if the scale is subnormal.
+    pub top_twofold: Signal<Out, Bits<5>>,
+    /// For the E2M1 code 7: as `threefold`, twice that if the scale is subnormal.
+    pub top_threefold: Signal<Out, Bits<5>>,
+    field: Signal<Local, Bits<4>>,
+    significand: Signal<Local, Bits<5>>,
+    twofold_s: Signal<Local, Bits<5>>,
+    threefold_s: Signal<Local, Bits<5>>,
+}
+
+/// E2M1 values are 2 or 3 times a power of two, but for zero.
+#[kernel]
+impl Logic for ScaleMultiples {
+    fn update(&mut self) {
+        self.field.next = self.code.val().get_bits::<4>(3);
+        self.significand.next = bit_cast::<5, 3>(self.code.val().get_bits::<3>(0)) | 8;
+        self.exponent.next = self.field.val() - 1;
+        if !self.field.val().any() {
+            self.significand.next = bit_cast::<5, 3>(self.code.val().get_bits::<3>(0));
+            self.exponent.next = 0.into();
+        }
+        self.subnormal.next = !self.field.val().any();
+        self.twofold_s.next = self.significand.val() << 1;
+        self.threefold_s.next = self.significand.val() + self.twofold_s.val();
+        self.twofold.next = self.twofold_s.val();
+        self.threefold.next = self.threefold_s.val();
+        self.top_twofold.next = self.twofold_s.val();
+        self.top_threefold.next = self.threefold_s.val();
+        if !self.field.val().any() {
+            self.top_twofold.next = self.twofold_s.val() << 1;
+            self.top_threefold.next = self.threefold_s.val() << 1;
+        }
+    }
+}
+
 /// What an element changes by when it goes from FP8 to FP4, before the subtraction.
 #[derive(LogicBlock, Default)]
 pub struct ExcessOperands {
@@ -9,162 +57,147 @@ pub struct ExcessOperands {
     pub q4: Signal<In, Bits<3>>,
     /// E4M3 code without its sign.
     pub q8: Signal<In, Bits<7>>,
-    /// The scale's significand s.
-    pub significand: Signal<In, Bits<4>>,
-    /// 3 s.
-    pub triple: Signal<In, Bits<6>>,
-    /// The scale's exponent, 1 to 13.
+    /// From [`ScaleMultiples`], as are the next five.
     pub scale_exponent: Signal<In, Bits<4>>,
-    /// scale * q4, modulo 2^8.
-    pub four_bit: Signal<Out, Bits<8>>,
-    /// q8, modulo 2^8.
-    pub eight_bit: Signal<Out, Bits<8>>,
-    /// Both are in units of 2^(scale exponent - 12 - 4 depth), 0 to 3. The first is zero where this is not.
-    pub depth: Signal<Out, Bits<2>>,
-    odd: Signal<Local, Bits<8>>,
+    /// The scale is subnormal.
+    pub subnormal: Signal<In, Bit>,
+    /// For the codes 1, 2 and 4.
+    pub twofold: Signal<In, Bits<5>>,
+    /// For the codes 3 and 5.
+    pub threefold: Signal<In, Bits<5>>,
+    /// For the code 6.
+    pub top_twofold: Signal<In, Bits<5>>,
+    /// For the code 7.
+    pub top_threefold: Signal<In, Bits<5>>,
+    /// scale * q4, modulo 2^5.
+    pub four_bit: Signal<Out, Bits<5>>,
+    /// q8, modulo 2^5.
+    pub eight_bit: Signal<Out, Bits<5>>,
+    /// Both are in units of 2^(exponent - 11).
+    pub exponent: Signal<Out, Bits<4>>,
     field: Signal<Local, Bits<4>>,
-    exponent: Signal<Local, Bits<5>>,
-    q8_significand: Signal<Local, Bits<4>>,
-    shift: Signal<Local, Bits<5>>,
-    by_three: Signal<Local, Bits<8>>,
+    q8_exponent: Signal<Local, Bits<4>>,
+    q8_significand: Signal<Local, Bits<5>>,
+    base: Signal<Local, Bits<4>>,
+    step: Signal<Local, Bits<2>>,
+    unit: Signal<Local, Bits<4>>,
+    shift: Signal<Local, Bits<2>>,
 }
 
 /// The two codes stand for nearly the same number, so their difference has few bits (numerics §3 step 4).
 ///
-/// If q4 is not zero, q8 is at least a quarter of the scale (less the rounding), so it is a multiple of a quarter of the scale's last place,
-/// and the difference is below 128 of them. If q4 is zero the difference is q8, four bits anywhere below.
+/// The larger q4, the coarser both formats. In units of a quarter of the scale's last place, times 1, 2, 4 or 8 for q4 up to 0.5, 1.5, 3 and 6,
+/// scale * q4 is 2 or 3 times the significand and q8 a whole number; they differ by less than 16. A subnormal scale has the coarseness of
+/// the least normal one, so its last step is 4. If q4 is zero the difference is q8, whose significand has four bits.
 #[kernel]
 impl Logic for ExcessOperands {
     fn update(&mut self) {
-        // E2M1 in units of 2^-1: 0 1 2 3 4 6 8 12, that is 1 or 3 shifted; the scale is 4 s quarters.
-        self.odd.next = bit_cast::<8, 4>(self.significand.val());
-        if self.q4.val().get_bit(0) && self.q4.val().get_bits::<2>(1).any() {
-            self.odd.next = bit_cast::<8, 6>(self.triple.val());
-        }
-        match self.q4.val().index() {
-            0 => self.four_bit.next = 0.into(),
-            1 => self.four_bit.next = self.odd.val() << 1,
-            2 => self.four_bit.next = self.odd.val() << 2,
-            3 => self.four_bit.next = self.odd.val() << 1,
-            4 => self.four_bit.next = self.odd.val() << 3,
-            5 => self.four_bit.next = self.odd.val() << 2,
-            6 => self.four_bit.next = self.odd.val() << 4,
-            _ => self.four_bit.next = self.odd.val() << 3,
-        }
         self.field.next = self.q8.val().get_bits::<4>(3);
-        self.exponent.next = bit_cast::<5, 4>(self.field.val());
-        self.q8_significand.next = bit_cast::<4, 3>(self.q8.val().get_bits::<3>(0)) | 8;
+        self.q8_exponent.next = self.field.val();
+        self.q8_significand.next = bit_cast::<5, 3>(self.q8.val().get_bits::<3>(0)) | 8;
         if !self.field.val().any() {
-            self.exponent.next = 1.into();
-            self.q8_significand.next = bit_cast::<4, 3>(self.q8.val().get_bits::<3>(0));
+            self.q8_exponent.next = 1.into();
+            self.q8_significand.next = bit_cast::<5, 3>(self.q8.val().get_bits::<3>(0));
         }
-        // From -10 to 5.
-        self.shift.next = self.exponent.val() + 2 - bit_cast::<5, 4>(self.scale_exponent.val());
-        self.by_three.next =
-            bit_cast::<8, 4>(self.q8_significand.val()) << self.shift.val().get_bits::<2>(0);
-        self.eight_bit.next = self.by_three.val();
-        self.depth.next = 0.into();
-        if self.shift.val().get_bit(4) {
-            // The shift is its low two bits less four times the depth.
-            self.depth.next = Bits::<2>::from(0) - self.shift.val().get_bits::<2>(2);
-        } else if self.shift.val().get_bit(2) {
-            self.eight_bit.next = self.by_three.val() << 4;
+        self.base.next = self.scale_exponent.val();
+        self.step.next = self.q4.val().get_bits::<2>(1);
+        self.four_bit.next = self.twofold.val();
+        if self.q4.val().get_bits::<2>(1).any() && self.q4.val().get_bit(0) {
+            self.four_bit.next = self.threefold.val();
         }
+        if self.q4.val().get_bits::<2>(1).all() {
+            self.four_bit.next = self.top_twofold.val();
+            if self.q4.val().get_bit(0) {
+                self.four_bit.next = self.top_threefold.val();
+            }
+            if self.subnormal.val() {
+                self.step.next = 2.into();
+            }
+        }
+        if !self.q4.val().any() {
+            self.four_bit.next = 0.into();
+            self.base.next = self.q8_exponent.val();
+            self.step.next = 1.into();
+        }
+        self.unit.next = self.base.val() + bit_cast::<4, 2>(self.step.val());
+        self.exponent.next = self.unit.val();
+        // 0 to 2; 0 if q4 is zero.
+        self.shift.next =
+            self.q8_exponent.val().get_bits::<2>(0) + 1 - self.unit.val().get_bits::<2>(0);
+        self.eight_bit.next = self.q8_significand.val() << self.shift.val();
     }
 }
 
 /// |d| from the operands of [`ExcessOperands`].
 #[derive(LogicBlock, Default)]
 pub struct ExcessError {
-    /// scale * q4, modulo 2^8.
-    pub four_bit: Signal<In, Bits<8>>,
-    /// q8, modulo 2^8.
-    pub eight_bit: Signal<In, Bits<8>>,
-    /// The magnitude of the difference, at most 120.
-    pub error: Signal<Out, Bits<7>>,
-    above: Signal<Local, Bits<8>>,
-    below: Signal<Local, Bits<8>>,
+    /// scale * q4, modulo 2^5.
+    pub four_bit: Signal<In, Bits<5>>,
+    /// q8, modulo 2^5.
+    pub eight_bit: Signal<In, Bits<5>>,
+    /// The magnitude of the difference.
+    pub error: Signal<Out, Bits<4>>,
+    difference: Signal<Local, Bits<5>>,
+    low: Signal<Local, Bits<4>>,
 }
 
-/// Both codes have the sign of z, so the magnitudes are subtracted. The difference is within -128..128: its low eight bits tell it all.
+/// Both codes have the sign of z, so the magnitudes are subtracted. The difference is within -15..=15: its low five bits tell it all.
 #[kernel]
 impl Logic for ExcessError {
     fn update(&mut self) {
-        self.above.next = self.four_bit.val() - self.eight_bit.val();
-        self.below.next = self.eight_bit.val() - self.four_bit.val();
-        self.error.next = self.above.val().get_bits::<7>(0);
-        if self.above.val().get_bit(7) {
-            self.error.next = self.below.val().get_bits::<7>(0);
+        self.difference.next = self.four_bit.val() - self.eight_bit.val();
+        self.low.next = self.difference.val().get_bits::<4>(0);
+        match self.difference.val().index() {
+            17 => self.error.next = 15.into(),
+            18 => self.error.next = 14.into(),
+            19 => self.error.next = 13.into(),
+            20 => self.error.next = 12.into(),
+            21 => self.error.next = 11.into(),
+            22 => self.error.next = 10.into(),
+            23 => self.error.next = 9.into(),
+            24 => self.error.next = 8.into(),
+            25 => self.error.next = 7.into(),
+            26 => self.error.next = 6.into(),
+            27 => self.error.next = 5.into(),
+            28 => self.error.next = 4.into(),
+            29 => self.error.next = 3.into(),
+            30 => self.error.next = 2.into(),
+            31 => self.error.next = 1.into(),
+            _ => self.error.next = self.low.val(),
         }
     }
 }
 
-/// d^2 of a 7-bit |d|.
+/// d^2 of a 4-bit |d|.
 #[derive(LogicBlock, Default)]
 pub struct ErrorSquare {
     /// |d|.
-    pub error: Signal<In, Bits<7>>,
+    pub error: Signal<In, Bits<4>>,
     /// Its square.
-    pub square: Signal<Out, Bits<14>>,
-    high: Signal<Local, Bits<3>>,
-    low: Signal<Local, Bits<4>>,
-    high_square: Signal<Local, Bits<14>>,
-    low_square: Signal<Local, Bits<14>>,
-    once: Signal<Local, Bits<7>>,
-    twice: Signal<Local, Bits<7>>,
-    four_times: Signal<Local, Bits<7>>,
-    mixed: Signal<Local, Bits<14>>,
+    pub square: Signal<Out, Bits<8>>,
 }
 
-/// (16 h + l)^2 = 256 h^2 + l^2 + 32 h l: two tables side by side and one sum.
+/// A table: each bit of the square depends on four bits.
 #[kernel]
 impl Logic for ErrorSquare {
     fn update(&mut self) {
-        self.high.next = self.error.val().get_bits::<3>(4);
-        self.low.next = self.error.val().get_bits::<4>(0);
-        match self.high.val().index() {
-            0 => self.high_square.next = 0.into(),
-            1 => self.high_square.next = 0x100.into(),
-            2 => self.high_square.next = 0x400.into(),
-            3 => self.high_square.next = 0x900.into(),
-            4 => self.high_square.next = 0x1000.into(),
-            5 => self.high_square.next = 0x1900.into(),
-            6 => self.high_square.next = 0x2400.into(),
-            _ => self.high_square.next = 0x3100.into(),
+        match self.error.val().index() {
+            0 => self.square.next = 0.into(),
+            1 => self.square.next = 1.into(),
+            2 => self.square.next = 4.into(),
+            3 => self.square.next = 9.into(),
+            4 => self.square.next = 16.into(),
+            5 => self.square.next = 25.into(),
+            6 => self.square.next = 36.into(),
+            7 => self.square.next = 49.into(),
+            8 => self.square.next = 64.into(),
+            9 => self.square.next = 81.into(),
+            10 => self.square.next = 100.into(),
+            11 => self.square.next = 121.into(),
+            12 => self.square.next = 144.into(),
+            13 => self.square.next = 169.into(),
+            14 => self.square.next = 196.into(),
+            _ => self.square.next = 225.into(),
         }
-        match self.low.val().index() {
-            0 => self.low_square.next = 0.into(),
-            1 => self.low_square.next = 1.into(),
-            2 => self.low_square.next = 4.into(),
-            3 => self.low_square.next = 9.into(),
-            4 => self.low_square.next = 16.into(),
-            5 => self.low_square.next = 25.into(),
-            6 => self.low_square.next = 36.into(),
-            7 => self.low_square.next = 49.into(),
-            8 => self.low_square.next = 64.into(),
-            9 => self.low_square.next = 81.into(),
-            10 => self.low_square.next = 100.into(),
-            11 => self.low_square.next = 121.into(),
-            12 => self.low_square.next = 144.into(),
-            13 => self.low_square.next = 169.into(),
-            14 => self.low_square.next = 196.into(),
-            _ => self.low_square.next = 225.into(),
-        }
-        // Too small a product for a multiplier block.
-        self.once.next = 0.into();
-        if self.high.val().get_bit(0) {
-            self.once.next = bit_cast::<7, 4>(self.low.val());
-        }
-        self.twice.next = 0.into();
-        if self.high.val().get_bit(1) {
-            self.twice.next = bit_cast::<7, 4>(self.low.val()) << 1;
-        }
-        self.four_times.next = 0.into();
-        if self.high.val().get_bit(2) {
-            self.four_times.next = bit_cast::<7, 4>(self.low.val()) << 2;
-        }
-        self.mixed.next =
-            bit_cast::<14, 7>(self.once.val() + self.twice.val() + self.four_times.val()) << 5;
-        self.square.next = (self.high_square.val() | self.low_square.val()) + self.mixed.val();
     }
 }

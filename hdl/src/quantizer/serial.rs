@@ -305,15 +305,17 @@ impl Logic for SerialQuantizer {
             self.lane_scale.enable[i].next = self.take[i + 2].val();
             self.lane.enable[i].next = self.take[i + 2].val();
         }
-        self.lane.align_exponent.next = self.lane_scale.align_exponent.val();
-        self.lane.select_significand.next = self.lane_scale.select_significand.val();
-        self.lane.select_triple.next = self.lane_scale.select_triple.val();
-        self.lane.select_quintuple.next = self.lane_scale.select_quintuple.val();
-        self.lane.select_septuple.next = self.lane_scale.select_septuple.val();
-        self.lane.excess_significand.next = self.lane_scale.excess_significand.val();
-        self.lane.excess_triple.next = self.lane_scale.excess_triple.val();
-        self.lane.excess_exponent.next = self.lane_scale.excess_exponent.val();
-        self.lane.term_exponent.next = self.lane_scale.term_exponent.val();
+        self.lane.middle_point.next = self.lane_scale.middle_point.val();
+        for i in 0..7 {
+            self.lane.points[i].next = self.lane_scale.points[i].val();
+        }
+        self.lane.scale_zero.next = self.lane_scale.zero.val();
+        self.lane.scale_exponent.next = self.lane_scale.exponent.val();
+        self.lane.subnormal.next = self.lane_scale.subnormal.val();
+        self.lane.twofold.next = self.lane_scale.twofold.val();
+        self.lane.threefold.next = self.lane_scale.threefold.val();
+        self.lane.top_twofold.next = self.lane_scale.top_twofold.val();
+        self.lane.top_threefold.next = self.lane_scale.top_threefold.val();
 
         // Score and codes gathered, the first element in the lowest place. The sum starts from 2^56 - 1 - T: it reaches 2^56
         // when the score is above T. No score reaches 2^56.
