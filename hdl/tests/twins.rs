@@ -630,8 +630,14 @@ fn rescaler_rounds_as_two_steps_where_one_would_differ() {
 
 #[test]
 fn requantizer_agrees_on_random_and_tie_accumulators() {
+    for multiplier in [Multiplier::Lut, Multiplier::Dsp] {
+        requantizer_agrees(multiplier);
+    }
+}
+
+fn requantizer_agrees(multiplier: Multiplier) {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let mut module = Requantizer::<56>::default();
+    let mut module = Requantizer::<56>::new(multiplier);
     module.reset.next = true;
     cycle!(module);
     module.reset.next = false;

@@ -160,9 +160,9 @@ impl Logic for PackedBank {
         self.low_word.next = self.write_block.val().get_bits::<64>(0);
         self.high_word.next = self.write_block.val().get_bits::<64>(64);
         self.even.write.next = self.write.val() && (!self.write_odd.val() || self.write_fp8.val());
-        self.even.write_address.next = self.write_offset.val() + ((self.write_word.val() + 1) >> 1);
+        self.even.write_address.next = self.write_offset.val() | ((self.write_word.val() + 1) >> 1);
         self.odd.write.next = self.write.val() && (self.write_odd.val() || self.write_fp8.val());
-        self.odd.write_address.next = self.write_offset.val() + (self.write_word.val() >> 1);
+        self.odd.write_address.next = self.write_offset.val() | (self.write_word.val() >> 1);
         self.even.write_data.next = self.low_word.val();
         self.odd.write_data.next = self.high_word.val();
         if self.write_odd.val() {
@@ -170,10 +170,10 @@ impl Logic for PackedBank {
             self.odd.write_data.next = self.low_word.val();
         }
         self.scales.write.next = self.write.val() && !self.write_fp8.val();
-        self.scales.write_address.next = self.write_offset.val() + self.write_scale.val();
+        self.scales.write_address.next = self.write_offset.val() | self.write_scale.val();
         self.scales.write_data.next = self.write_block.val().get_bits::<8>(SCALE_BIT);
         self.tags.write.next = self.write.val();
-        self.tags.write_address.next = self.write_offset.val() + self.write_index.val();
+        self.tags.write_address.next = self.write_offset.val() | self.write_index.val();
         self.tags.write_data.next = self.write_fp8.val().into();
         if self.write.val() {
             self.block_written.d.next = self.write_index.val() + 1;
@@ -191,7 +191,7 @@ impl Logic for PackedBank {
             self.tag_offset.next = self.half.val();
         }
         self.tags.read.next = self.read_tag.val();
-        self.tags.read_address.next = self.tag_offset.val() + self.read_index.val();
+        self.tags.read_address.next = self.tag_offset.val() | self.read_index.val();
         self.fp8.next = self.tags.read_data.val().any();
         self.block_offset.next = 0.into();
         if self.block_half.val() {
@@ -205,12 +205,12 @@ impl Logic for PackedBank {
         }
         self.even.read.next =
             self.read_block.val() && (!self.word.val().get_bit(0) || self.fp8.val());
-        self.even.read_address.next = self.block_offset.val() + ((self.word.val() + 1) >> 1);
+        self.even.read_address.next = self.block_offset.val() | ((self.word.val() + 1) >> 1);
         self.odd.read.next =
             self.read_block.val() && (self.word.val().get_bit(0) || self.fp8.val());
-        self.odd.read_address.next = self.block_offset.val() + (self.word.val() >> 1);
+        self.odd.read_address.next = self.block_offset.val() | (self.word.val() >> 1);
         self.scales.read.next = self.read_block.val() && !self.fp8.val();
-        self.scales.read_address.next = self.block_offset.val() + self.scale.val();
+        self.scales.read_address.next = self.block_offset.val() | self.scale.val();
         if self.read_block.val() {
             self.begins_odd.d.next = self.word.val().get_bit(0);
             self.block_fp8.d.next = self.fp8.val();
