@@ -20,6 +20,8 @@ pub struct PackedBank {
     pub write_first: Signal<In, Bit>,
     /// The block, as on a stream of the array.
     pub write_block: Signal<In, Bits<BLOCK_BITS>>,
+    /// Its payload words are exchanged; an FP4 block's then is the high one.
+    pub write_exchanged: Signal<In, Bit>,
     /// First stage of a read: the block's tag.
     pub read_tag: Signal<In, Bit>,
     /// Number of the block in its half.
@@ -83,6 +85,7 @@ impl PackedBank {
             write_half: Default::default(),
             write_first: Default::default(),
             write_block: Default::default(),
+            write_exchanged: Default::default(),
             read_tag: Default::default(),
             read_index: Default::default(),
             read_half: Default::default(),
@@ -173,7 +176,7 @@ impl Logic for PackedBank {
         self.odd.write_address.next = self.write_offset.val() | (self.write_word.val() >> 1);
         self.even.write_data.next = self.low_word.val();
         self.odd.write_data.next = self.high_word.val();
-        if self.write_odd.val() {
+        if self.write_odd.val() ^ self.write_exchanged.val() {
             self.even.write_data.next = self.high_word.val();
             self.odd.write_data.next = self.low_word.val();
         }

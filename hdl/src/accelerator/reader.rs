@@ -47,8 +47,10 @@ pub struct BlockReader {
     pub block_valid: Signal<Out, Bit>,
     /// It is taken.
     pub block_ready: Signal<In, Bit>,
-    /// The block, as on a stream of the array.
+    /// The block: as on a stream of the array, but that the payload's words may be exchanged, and that an FP4 block's other word has no meaning.
     pub block: Signal<Out, Bits<BLOCK_BITS>>,
+    /// They are: the first word is in the high half.
+    pub exchanged: Signal<Out, Bit>,
 
     // Payload: the even and the odd words of up to three beats, of which up to five words count.
     even: LutRam<64, 2>,
@@ -75,10 +77,8 @@ pub struct BlockReader {
     enough_words: Signal<Local, Bit>,
     valid: Signal<Local, Bit>,
     take: Signal<Local, Bit>,
-    first_word: Signal<Local, Bits<64>>,
-    second_word: Signal<Local, Bits<64>>,
     scale_mux: MuxN<Bits<8>, 4>,
-    fp8_parts: Signal<Local, Bits<BLOCK_BITS>>,
+    scale_or_tag: Signal<Local, Bits<BLOCK_BITS>>,
 
     dropping: Signal<Local, Bit>,
     drop_tag: Signal<Local, Bit>,
@@ -123,6 +123,7 @@ impl Default for BlockReader {
             block_valid: Default::default(),
             block_ready: Default::default(),
             block: Default::default(),
+            exchanged: Default::default(),
             even: Default::default(),
             odd: Default::default(),
             word_count: Default::default(),
@@ -144,10 +145,8 @@ impl Default for BlockReader {
             enough_words: Default::default(),
             valid: Default::default(),
             take: Default::default(),
-            first_word: Default::default(),
-            second_word: Default::default(),
             scale_mux: MuxN::new(16),
-            fp8_parts: Default::default(),
+            scale_or_tag: Default::default(),
             dropping: Default::default(),
             drop_tag: Default::default(),
             next_tag: Default::default(),
@@ -227,25 +226,22 @@ impl Logic for BlockReader {
         self.take.next = self.valid.val() && self.block_ready.val();
         self.odd.read_address.next = self.front_word.q.val().get_bits::<2>(1);
         self.even.read_address.next = self.front_word.q.val().get_bits::<2>(1);
-        self.first_word.next = self.even.read_data.val();
-        self.second_word.next = self.odd.read_data.val();
         if self.front_word.q.val().get_bit(0) {
             self.even.read_address.next = self.front_word.q.val().get_bits::<2>(1) + 1;
-            self.first_word.next = self.odd.read_data.val();
-            self.second_word.next = self.even.read_data.val();
         }
         self.scale_mux.select.next = self.front_scale.q.val();
         for i in 0..8 {
             self.scale_mux.a[i].next = self.scales[0].q.val().get_bits::<8>(8 * i);
             self.scale_mux.a[i + 8].next = self.scales[1].q.val().get_bits::<8>(8 * i);
         }
-        self.fp8_parts.next = bit_cast::<BLOCK_BITS, 8>(self.scale_mux.y.val()) << 128;
+        self.scale_or_tag.next = bit_cast::<BLOCK_BITS, 8>(self.scale_mux.y.val()) << 128;
         if self.fp8.val() {
-            self.fp8_parts.next = (bit_cast::<BLOCK_BITS, 64>(self.second_word.val()) << 64)
-                | (bit_cast::<BLOCK_BITS, 1>(self.fp8.val().into()) << 136);
+            self.scale_or_tag.next = bit_cast::<BLOCK_BITS, 1>(self.fp8.val().into()) << 136;
         }
-        self.block.next =
-            bit_cast::<BLOCK_BITS, 64>(self.first_word.val()) | self.fp8_parts.val();
+        self.block.next = bit_cast::<BLOCK_BITS, 64>(self.even.read_data.val())
+            | (bit_cast::<BLOCK_BITS, 64>(self.odd.read_data.val()) << 64)
+            | self.scale_or_tag.val();
+        self.exchanged.next = self.front_word.q.val().get_bit(0);
 
         // What will be in front in the next cycle. Bit i of `..._above`: there are more than i. Comparators would be chains of carries.
         match self.left.val().index() {
