@@ -333,3 +333,65 @@ impl Logic for FloatScale {
         self.y.next = self.packed.q.val();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Uniform enough, and the same every time.
+    fn next(state: &mut u64) -> u64 {
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        *state >> 24
+    }
+
+    #[test]
+    fn a_product_in_adders_is_exact() {
+        let mut module = SignificandProduct::default();
+        let mut state = 1;
+        let edges = [
+            0_u64, 1, 2, 3, 0x55_5555, 0xAA_AAAA, 0xAA_AAAB, 0x80_0000, 0xFF_FFFF,
+        ];
+        let pairs = edges
+            .iter()
+            .flat_map(|a| edges.iter().map(move |b| (*a, *b)))
+            .chain((0..3000).map(|_| (next(&mut state) & 0xFF_FFFF, next(&mut state) & 0xFF_FFFF)));
+        for (a, b) in pairs {
+            module.a.next = a.into();
+            module.b.next = b.into();
+            assert!(simulate(&mut module, 10));
+            assert_eq!(module.p.val().to_u64(), a * b, "{a:#x} * {b:#x}");
+        }
+    }
+
+    #[test]
+    fn the_two_roundings_in_one_are_the_two() {
+        let mut module = FloatScale::new(Multiplier::Dsp);
+        module.advance.next = true;
+        let mut state = 2;
+        for round in 0..4000_u64 {
+            // The bits between the two roundings: around a tie, and around an overflow; then the first rounding's own.
+            let between = [0x7FFF, 0x8000, 0xFFFF, 0x7FFE, 0x8001, 0][round as usize % 6];
+            let top = [next(&mut state) & 0xFF, 0xFF, 0xFE][round as usize / 6 % 3] | 0x80;
+            let m = next(&mut state) & 0x7F_FFFF | 0x80_0000;
+            let wanted = ((top << 16 | between) << 24 | next(&mut state) & 0xFF_FFFF)
+                >> (next(&mut state) & 1);
+            let x = wanted.div_ceil(m);
+            if !(0x80_0000..1 << 24).contains(&x) {
+                continue;
+            }
+            let scale = (127 << 23 | m & 0x7F_FFFF) as u32;
+            let single = f32::from_bits((127 << 23 | x & 0x7F_FFFF) as u32) * f32::from_bits(scale);
+            let expected = (single.to_bits() + 0x7FFF + (single.to_bits() >> 16 & 1)) >> 16;
+            module.significand.next = x.into();
+            module.exponent.next = 127.into();
+            module.scale.next = u64::from(scale).into();
+            for clk in [false, true, false, true] {
+                module.clock.next = Clock { clk };
+                assert!(simulate(&mut module, 10));
+            }
+            assert_eq!(module.y.val().to_u32(), expected, "{x:#x} * {m:#x}");
+        }
+    }
+}

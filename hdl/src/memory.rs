@@ -125,9 +125,11 @@ impl<const W: usize, const A: usize> Logic for LutRam<W, A> {
     fn hdl(&self) -> Verilog {
         let description = Description {
             name: "lut_ram".to_owned(),
-            parameters: vec![("W".to_owned(), W.to_string()), ("A".to_owned(), A.to_string())],
-            doc: "Small memory with one write port and one read port without a clock."
-                .to_owned(),
+            parameters: vec![
+                ("W".to_owned(), W.to_string()),
+                ("A".to_owned(), A.to_string()),
+            ],
+            doc: "Small memory with one write port and one read port without a clock.".to_owned(),
             ..Description::default()
         };
         let (word, words) = (W - 1, (1_usize << A) - 1);
@@ -255,5 +257,25 @@ mod tests {
         buffer.read_address.next = 0.into();
         edge(&mut buffer);
         assert_eq!(buffer.read_data.val(), 0x12345);
+    }
+
+    #[test]
+    fn a_small_memory_is_read_without_a_clock() {
+        let mut memory = LutRam::<73, 3>::default();
+        memory.write.next = true;
+        for word in 0..8_u64 {
+            memory.write_address.next = word.into();
+            memory.write_data.next = (0x100 + word).into();
+            for clk in [false, true] {
+                memory.clock.next = Clock { clk };
+                assert!(simulate(&mut memory, 10));
+            }
+        }
+        memory.write.next = false;
+        for word in [3_u64, 7, 0, 5] {
+            memory.read_address.next = word.into();
+            assert!(simulate(&mut memory, 10));
+            assert_eq!(memory.read_data.val(), 0x100 + word);
+        }
     }
 }

@@ -304,8 +304,7 @@ impl Logic for BlockReader {
             ) << 1)
             | (bit_cast::<3, 1>(
                 ((self.carries[0].val() && self.carries[1].val())
-                    || (self.carries[2].val()
-                        && (self.carries[0].val() || self.carries[1].val())))
+                    || (self.carries[2].val() && (self.carries[0].val() || self.carries[1].val())))
                 .into(),
             ) << 2);
 
@@ -322,9 +321,7 @@ impl Logic for BlockReader {
         }
         match self.count_after.val().index() {
             0 => self.accept_payload.next = self.left_above.val().get_bit(0),
-            1 => {
-                self.accept_payload.next = self.left_above.val().get_bit(1) || self.next_tag.val()
-            }
+            1 => self.accept_payload.next = self.left_above.val().get_bit(1) || self.next_tag.val(),
             2 => self.accept_payload.next = self.left_above.val().get_bit(2),
             3 => self.accept_payload.next = self.left_above.val().get_bit(3),
             _ => self.accept_payload.next = false,
