@@ -431,3 +431,168 @@ impl Logic for BlockReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            self.0 >> 24
+        }
+
+        fn below(&mut self, bound: u64) -> u64 {
+            self.next() % bound
+        }
+    }
+
+    /// Beats of `per` items of `width` bits, the first lowest, behind `skip` others; whatever pads the last.
+    fn beats(
+        items: &[u64],
+        skip: usize,
+        per: usize,
+        width: usize,
+        random: &mut Random,
+    ) -> Vec<u128> {
+        let mut all: Vec<u64> = (0..skip).map(|_| random.next()).collect();
+        all.extend(items);
+        while !all.len().is_multiple_of(per) {
+            all.push(random.next());
+        }
+        all.chunks(per)
+            .map(|chunk| {
+                chunk.iter().enumerate().fold(0, |beat, (i, item)| {
+                    beat | (u128::from(*item) & ((1 << width) - 1)) << (i * width)
+                })
+            })
+            .collect()
+    }
+
+    /// Reads one tensor and checks its blocks, and that exactly its beats were taken. Returns the cycles from its first block to its last.
+    fn read(reader: &mut BlockReader, random: &mut Random, stalls: u64) -> (usize, usize) {
+        let blocks = 1 + random.below(90) as usize;
+        let fp8_share = random.below(5);
+        let tags: Vec<u64> = (0..blocks)
+            .map(|_| u64::from(random.below(4) < fp8_share))
+            .collect();
+        let fp8 = tags.iter().sum::<u64>() as usize;
+        let words: Vec<u64> = (0..blocks + fp8)
+            .map(|_| random.next() << 32 ^ random.next())
+            .collect();
+        let scales: Vec<u64> = (0..blocks - fp8).map(|_| random.below(256)).collect();
+        let skips = [
+            random.below(2) as usize,
+            random.below(8) as usize,
+            random.below(64) as usize,
+        ];
+        let streams = [
+            beats(&words, skips[0], 2, 64, random),
+            beats(&scales, skips[1], 8, 8, random),
+            beats(&tags, skips[2], 64, 1, random),
+        ];
+        reader.start.next = true;
+        reader.payload_skip.next = skips[0] == 1;
+        reader.scale_skip.next = (skips[1] as u64).into();
+        reader.tag_skip.next = (skips[2] as u64).into();
+        let mut taken = [0; 3];
+        let (mut given, mut word, mut scale) = (0, 0, 0);
+        let (mut first, mut last) = (0, 0);
+        let mut offered = [true; 3];
+        let mut accepted = [true; 3];
+        for cycle in 0..4000 {
+            reader.clock.next = Clock { clk: false };
+            reader.left.next = ((blocks - given).min(7) as u64).into();
+            // Beats of the next tensor wait behind the last; an offer stands until it is taken.
+            for i in 0..3 {
+                offered[i] = (offered[i] && !accepted[i]) || random.below(100) >= stalls;
+            }
+            let beat = |i: usize| streams[i].get(taken[i]).copied().unwrap_or(u128::MAX);
+            reader.payload_valid.next = offered[0];
+            reader.payload_data.next = bit_cast::<128, 128>(
+                bit_cast::<128, 64>(((beat(0) >> 64) as u64).into()) << 64
+                    | bit_cast::<128, 64>((beat(0) as u64).into()),
+            );
+            reader.scale_valid.next = offered[1];
+            reader.scale_data.next = (beat(1) as u64).into();
+            reader.tag_valid.next = offered[2];
+            reader.tag_data.next = (beat(2) as u64).into();
+            reader.block_ready.next = random.below(100) >= stalls;
+            assert!(simulate(reader, 20));
+            let started = !reader.start.val();
+            if started && reader.block_valid.val() && reader.block_ready.val() {
+                let mut payload = [
+                    reader.block.val().get_bits::<64>(0).to_u64(),
+                    reader.block.val().get_bits::<64>(64).to_u64(),
+                ];
+                if reader.exchanged.val() {
+                    payload.swap(0, 1);
+                }
+                assert_eq!(payload[0], words[word], "block {given}");
+                assert_eq!(
+                    reader.block.val().get_bit(136),
+                    tags[given] == 1,
+                    "block {given}"
+                );
+                let scale_bits = reader.block.val().get_bits::<8>(128).to_u64();
+                if tags[given] == 1 {
+                    assert_eq!((payload[1], scale_bits), (words[word + 1], 0));
+                } else {
+                    assert_eq!(scale_bits, scales[scale], "block {given}");
+                    scale += 1;
+                }
+                word += 1 + tags[given] as usize;
+                if given == 0 {
+                    first = cycle;
+                }
+                last = cycle;
+                given += 1;
+            }
+            accepted = [
+                offered[0] && reader.payload_ready.val(),
+                offered[1] && reader.scale_ready.val(),
+                offered[2] && reader.tag_ready.val(),
+            ];
+            for i in 0..3 {
+                taken[i] += usize::from(accepted[i]);
+            }
+            reader.clock.next = Clock { clk: true };
+            assert!(simulate(reader, 20));
+            reader.start.next = false;
+            if given == blocks && cycle > last + 5 {
+                break;
+            }
+        }
+        assert_eq!(given, blocks);
+        let needed = [0, 1, 2].map(|i| {
+            if i == 1 && scales.is_empty() {
+                0
+            } else {
+                streams[i].len()
+            }
+        });
+        assert_eq!(
+            taken, needed,
+            "beats of {blocks} blocks, {fp8} FP8, {skips:?}"
+        );
+        (blocks, last - first + 1)
+    }
+
+    #[test]
+    fn blocks_come_in_order_and_no_beat_of_the_next_tensor_is_taken() {
+        let mut reader = BlockReader::default();
+        let mut random = Random(5);
+        for round in 0..60 {
+            let stalls = [0, 10, 50][round % 3];
+            let (blocks, cycles) = read(&mut reader, &mut random, stalls);
+            if stalls == 0 {
+                assert!(cycles <= blocks, "{blocks} blocks took {cycles} cycles");
+            }
+        }
+    }
+}
