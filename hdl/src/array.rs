@@ -152,7 +152,7 @@ impl<const ACC: usize> PeArray<ACC> {
             drain_final: Default::default(),
             result: MuxN::new(rows * cols),
             result_nan: MuxN::new(rows * cols),
-            requantizer: Default::default(),
+            requantizer: Requantizer::new(multiplier),
             _rows: rows,
             _cols: cols,
             _shifting: shifting,

@@ -18,7 +18,7 @@ pub const MAX_WEIGHT_BLOCKS: usize = 1 << 12;
 pub const MAX_ACT_BLOCKS: usize = 1 << 14;
 /// Most elements of the result memory: they are addressed with 16 bits.
 pub const MAX_RESULT_ELEMENTS: usize = 1 << 16;
-/// What multiplies two elements in a PE.
+/// What multiplies two elements in a PE, and a result by its scale in the requantizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Multiplier {

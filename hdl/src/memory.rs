@@ -69,7 +69,74 @@ impl<const W: usize, const A: usize> Logic for BlockBuffer<W, A> {
         custom(
             &description,
             &format!(
-                "  reg [{word}:0] words [0:{words}];\n\n  always @(posedge clock) begin\n    if (write) words[write_address] <= write_data;\n    if (read) read_data <= words[read_address];\n  end\n"
+                "  (* no_rw_check *)\n  reg [{word}:0] words [0:{words}];\n\n  always @(posedge clock) begin\n    if (write) words[write_address] <= write_data;\n    if (read) read_data <= words[read_address];\n  end\n"
+            ),
+        )
+    }
+}
+
+/// Memory of 2^`A` words of `W` bits with one write and one read port, whose reading takes no clock edge.
+///
+/// Reading the word that is being written gives the old one. A device with small memories in its logic cells (ECP5, Xilinx) puts it there; elsewhere
+/// it becomes registers, so it should be small.
+#[derive(LogicBlock, PortAccess)]
+pub struct LutRam<const W: usize, const A: usize> {
+    /// Clock.
+    pub clock: Signal<In, Clock>,
+    /// Write this cycle.
+    pub write: Signal<In, Bit>,
+    /// Word to write.
+    pub write_address: Signal<In, Bits<A>>,
+    /// Its new content.
+    pub write_data: Signal<In, Bits<W>>,
+    /// Word to read.
+    pub read_address: Signal<In, Bits<A>>,
+    /// It.
+    pub read_data: Signal<Out, Bits<W>>,
+    _words: Vec<Bits<W>>,
+}
+
+impl<const W: usize, const A: usize> Default for LutRam<W, A> {
+    fn default() -> Self {
+        Self {
+            clock: Signal::default(),
+            write: Signal::default(),
+            write_address: Signal::default(),
+            write_data: Signal::default(),
+            read_address: Signal::default(),
+            read_data: Signal::default(),
+            _words: vec![Bits::default(); 1 << A],
+        }
+    }
+}
+
+impl<const W: usize, const A: usize> Logic for LutRam<W, A> {
+    fn update(&mut self) {
+        if self.clock.pos_edge() && self.write.val() {
+            self._words[self.write_address.val().index()] = self.write_data.val();
+        }
+        self.read_data.next = self._words[self.read_address.val().index()];
+    }
+
+    fn connect(&mut self) {
+        self.read_data.connect();
+    }
+
+    fn hdl(&self) -> Verilog {
+        let description = Description {
+            name: "lut_ram".to_owned(),
+            parameters: vec![
+                ("W".to_owned(), W.to_string()),
+                ("A".to_owned(), A.to_string()),
+            ],
+            doc: "Small memory with one write port and one read port without a clock.".to_owned(),
+            ..Description::default()
+        };
+        let (word, words) = (W - 1, (1_usize << A) - 1);
+        custom(
+            &description,
+            &format!(
+                "  reg [{word}:0] words [0:{words}];\n  wire [{word}:0] word = words[read_address];\n\n  always @(posedge clock) begin\n    if (write) words[write_address] <= write_data;\n  end\n\n  always @* read_data = word;\n"
             ),
         )
     }
@@ -81,7 +148,8 @@ pub const ADDRESS: usize = 16;
 /// Memory of `W`-bit words, as many as a configuration wants, with one write and one read port.
 ///
 /// As [`BlockBuffer`], but the depth, a power of two from 2 to 2^16, is chosen when the design is built. Address bits beyond it are ignored.
-/// Reading the word that is being written gives the old one; no unit relies on that.
+/// Reading the word that is being written gives the old one here and may give anything in hardware; no unit uses it. (Yosys would otherwise add
+/// registers and multiplexers that give the old one.)
 #[derive(LogicBlock, PortAccess)]
 pub struct Ram<const W: usize> {
     /// Clock.
@@ -141,7 +209,7 @@ impl<const W: usize> Logic for Ram<W> {
         let description = Description {
             name: "ram".to_owned(),
             parameters: vec![("W".to_owned(), W.to_string()), ("D".to_owned(), depth.to_string())],
-            doc: "Memory of D words with one write and one synchronous read port.\nAddress bits beyond its depth are ignored."
+            doc: "Memory of D words with one write and one synchronous read port. What is read of a word while it is written is not used.\nAddress bits beyond its depth are ignored."
                 .to_owned(),
             ..Description::default()
         };
@@ -157,7 +225,7 @@ impl<const W: usize> Logic for Ram<W> {
         custom(
             &description,
             &format!(
-                "{unused}  reg [{word}:0] words [0:{last}];\n\n  always @(posedge clock) begin\n    if (write) words[write_address[{top}:0]] <= write_data;\n    if (read) read_data <= words[read_address[{top}:0]];\n  end\n"
+                "{unused}  (* no_rw_check *)\n  reg [{word}:0] words [0:{last}];\n\n  always @(posedge clock) begin\n    if (write) words[write_address[{top}:0]] <= write_data;\n    if (read) read_data <= words[read_address[{top}:0]];\n  end\n"
             ),
         )
     }
@@ -189,5 +257,25 @@ mod tests {
         buffer.read_address.next = 0.into();
         edge(&mut buffer);
         assert_eq!(buffer.read_data.val(), 0x12345);
+    }
+
+    #[test]
+    fn a_small_memory_is_read_without_a_clock() {
+        let mut memory = LutRam::<73, 3>::default();
+        memory.write.next = true;
+        for word in 0..8_u64 {
+            memory.write_address.next = word.into();
+            memory.write_data.next = (0x100 + word).into();
+            for clk in [false, true] {
+                memory.clock.next = Clock { clk };
+                assert!(simulate(&mut memory, 10));
+            }
+        }
+        memory.write.next = false;
+        for word in [3_u64, 7, 0, 5] {
+            memory.read_address.next = word.into();
+            assert!(simulate(&mut memory, 10));
+            assert_eq!(memory.read_data.val(), 0x100 + word);
+        }
     }
 }

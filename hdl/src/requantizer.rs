@@ -1,5 +1,6 @@
 //! Requantizer: from the exact accumulator to BF16. Twin of [`golden::requantize`].
 
+use crate::config::Multiplier;
 use crate::float::{FloatScale, Normalizer};
 use crate::prelude::*;
 
@@ -7,7 +8,7 @@ use crate::prelude::*;
 pub const TILE_BITS: usize = 16;
 
 /// Accumulator to BF16, one result a cycle, four pipeline stages with valid/ready/last.
-#[derive(LogicBlock, Default)]
+#[derive(LogicBlock)]
 pub struct Requantizer<const ACC: usize> {
     /// Clock.
     pub clock: Signal<In, Clock>,
@@ -64,6 +65,51 @@ pub struct Requantizer<const ACC: usize> {
     exponent: DataRegister<Bits<10>>,
     zero: DataRegister<Bit>,
     scaler: FloatScale,
+}
+
+impl<const ACC: usize> Requantizer<ACC> {
+    /// With a product in adders or in multiplier blocks.
+    #[must_use]
+    pub fn new(multiplier: Multiplier) -> Self {
+        Self {
+            clock: Default::default(),
+            reset: Default::default(),
+            output_scale: Default::default(),
+            in_valid: Default::default(),
+            in_ready: Default::default(),
+            in_last: Default::default(),
+            in_acc: Default::default(),
+            in_nan: Default::default(),
+            in_tile: Default::default(),
+            scaling_tile: Default::default(),
+            out_valid: Default::default(),
+            out_ready: Default::default(),
+            out_last: Default::default(),
+            out_data: Default::default(),
+            out_acc: Default::default(),
+            out_nan: Default::default(),
+            out_tile: Default::default(),
+            advance: Default::default(),
+            valid: Default::default(),
+            last: Default::default(),
+            nan: Default::default(),
+            tile: Default::default(),
+            acc: Default::default(),
+            negative: Default::default(),
+            inverted: Default::default(),
+            magnitude: Default::default(),
+            normalizer: Default::default(),
+            kept: Default::default(),
+            round_up: Default::default(),
+            rounded: Default::default(),
+            position: Default::default(),
+            exponent_base: Default::default(),
+            significand: Default::default(),
+            exponent: Default::default(),
+            zero: Default::default(),
+            scaler: FloatScale::new(multiplier),
+        }
+    }
 }
 
 /// out = RNE_BF16(RNE_FP32(RNE_FP32(acc * 2^-20) * M)); a NaN gives 0x7FC0 (numerics §5).

@@ -832,8 +832,14 @@ fn products_rise_by_steps_and_at_most_one_more_in_every_run() {
 
 #[test]
 fn requantizer_agrees_on_random_and_tie_accumulators() {
+    for multiplier in [Multiplier::Lut, Multiplier::Dsp] {
+        requantizer_agrees(multiplier);
+    }
+}
+
+fn requantizer_agrees(multiplier: Multiplier) {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let mut module = Requantizer::<56>::default();
+    let mut module = Requantizer::<56>::new(multiplier);
     module.reset.next = true;
     cycle!(module);
     module.reset.next = false;

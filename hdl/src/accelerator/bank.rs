@@ -20,6 +20,8 @@ pub struct PackedBank {
     pub write_first: Signal<In, Bit>,
     /// The block, as on a stream of the array.
     pub write_block: Signal<In, Bits<BLOCK_BITS>>,
+    /// Its payload words are exchanged; an FP4 block's then is the high one.
+    pub write_exchanged: Signal<In, Bit>,
     /// First stage of a read: the block's tag.
     pub read_tag: Signal<In, Bit>,
     /// Number of the block in its half.
@@ -50,6 +52,8 @@ pub struct PackedBank {
     write_odd: Signal<Local, Bit>,
     low_word: Signal<Local, Bits<64>>,
     high_word: Signal<Local, Bits<64>>,
+    write_word_after: AddCarry<ADDRESS, 17>,
+    write_scale_after: AddCarry<ADDRESS, 17>,
     word_written: DataRegister<Bits<ADDRESS>>,
     scale_written: DataRegister<Bits<ADDRESS>>,
     block_written: DataRegister<Bits<ADDRESS>>,
@@ -60,6 +64,8 @@ pub struct PackedBank {
     block_offset: Signal<Local, Bits<ADDRESS>>,
     word: Signal<Local, Bits<ADDRESS>>,
     scale: Signal<Local, Bits<ADDRESS>>,
+    word_after: AddCarry<ADDRESS, 17>,
+    scale_after: AddCarry<ADDRESS, 17>,
     next_word: DataRegister<Bits<ADDRESS>>,
     next_scale: DataRegister<Bits<ADDRESS>>,
     begins_odd: DataRegister<Bit>,
@@ -79,6 +85,7 @@ impl PackedBank {
             write_half: Default::default(),
             write_first: Default::default(),
             write_block: Default::default(),
+            write_exchanged: Default::default(),
             read_tag: Default::default(),
             read_index: Default::default(),
             read_half: Default::default(),
@@ -99,6 +106,8 @@ impl PackedBank {
             write_odd: Default::default(),
             low_word: Default::default(),
             high_word: Default::default(),
+            write_word_after: Default::default(),
+            write_scale_after: Default::default(),
             word_written: Default::default(),
             scale_written: Default::default(),
             block_written: Default::default(),
@@ -107,6 +116,8 @@ impl PackedBank {
             block_offset: Default::default(),
             word: Default::default(),
             scale: Default::default(),
+            word_after: Default::default(),
+            scale_after: Default::default(),
             next_word: Default::default(),
             next_scale: Default::default(),
             begins_odd: Default::default(),
@@ -142,7 +153,7 @@ impl Logic for PackedBank {
         self.scales.clock.next = self.clock.val();
         self.tags.clock.next = self.clock.val();
 
-        // Writing.
+        // Writing. A half's place is a bit of the address above those of the words, so that `|` adds it.
         self.write_fp8.next = self.write_block.val().get_bit(TAG_BIT);
         self.write_offset.next = 0.into();
         if self.write_half.val() {
@@ -160,29 +171,31 @@ impl Logic for PackedBank {
         self.low_word.next = self.write_block.val().get_bits::<64>(0);
         self.high_word.next = self.write_block.val().get_bits::<64>(64);
         self.even.write.next = self.write.val() && (!self.write_odd.val() || self.write_fp8.val());
-        self.even.write_address.next = self.write_offset.val() + ((self.write_word.val() + 1) >> 1);
+        self.even.write_address.next = self.write_offset.val() | ((self.write_word.val() + 1) >> 1);
         self.odd.write.next = self.write.val() && (self.write_odd.val() || self.write_fp8.val());
-        self.odd.write_address.next = self.write_offset.val() + (self.write_word.val() >> 1);
+        self.odd.write_address.next = self.write_offset.val() | (self.write_word.val() >> 1);
         self.even.write_data.next = self.low_word.val();
         self.odd.write_data.next = self.high_word.val();
-        if self.write_odd.val() {
+        if self.write_odd.val() ^ self.write_exchanged.val() {
             self.even.write_data.next = self.high_word.val();
             self.odd.write_data.next = self.low_word.val();
         }
         self.scales.write.next = self.write.val() && !self.write_fp8.val();
-        self.scales.write_address.next = self.write_offset.val() + self.write_scale.val();
+        self.scales.write_address.next = self.write_offset.val() | self.write_scale.val();
         self.scales.write_data.next = self.write_block.val().get_bits::<8>(SCALE_BIT);
         self.tags.write.next = self.write.val();
-        self.tags.write_address.next = self.write_offset.val() + self.write_index.val();
+        self.tags.write_address.next = self.write_offset.val() | self.write_index.val();
         self.tags.write_data.next = self.write_fp8.val().into();
+        self.write_word_after.a.next = self.write_word.val();
+        self.write_word_after.b.next = 1.into();
+        self.write_word_after.carry.next = self.write_fp8.val();
+        self.write_scale_after.a.next = self.write_scale.val();
+        self.write_scale_after.b.next = 0.into();
+        self.write_scale_after.carry.next = !self.write_fp8.val();
         if self.write.val() {
             self.block_written.d.next = self.write_index.val() + 1;
-            self.scale_written.d.next = self.write_scale.val();
-            self.word_written.d.next = self.write_word.val() + 2;
-            if !self.write_fp8.val() {
-                self.scale_written.d.next = self.write_scale.val() + 1;
-                self.word_written.d.next = self.write_word.val() + 1;
-            }
+            self.scale_written.d.next = self.write_scale_after.sum.val().get_bits::<ADDRESS>(0);
+            self.word_written.d.next = self.write_word_after.sum.val().get_bits::<ADDRESS>(0);
         }
 
         // Reading: the tag says how far the next block's words are.
@@ -191,7 +204,7 @@ impl Logic for PackedBank {
             self.tag_offset.next = self.half.val();
         }
         self.tags.read.next = self.read_tag.val();
-        self.tags.read_address.next = self.tag_offset.val() + self.read_index.val();
+        self.tags.read_address.next = self.tag_offset.val() | self.read_index.val();
         self.fp8.next = self.tags.read_data.val().any();
         self.block_offset.next = 0.into();
         if self.block_half.val() {
@@ -205,21 +218,23 @@ impl Logic for PackedBank {
         }
         self.even.read.next =
             self.read_block.val() && (!self.word.val().get_bit(0) || self.fp8.val());
-        self.even.read_address.next = self.block_offset.val() + ((self.word.val() + 1) >> 1);
+        self.even.read_address.next = self.block_offset.val() | ((self.word.val() + 1) >> 1);
         self.odd.read.next =
             self.read_block.val() && (self.word.val().get_bit(0) || self.fp8.val());
-        self.odd.read_address.next = self.block_offset.val() + (self.word.val() >> 1);
+        self.odd.read_address.next = self.block_offset.val() | (self.word.val() >> 1);
         self.scales.read.next = self.read_block.val() && !self.fp8.val();
-        self.scales.read_address.next = self.block_offset.val() + self.scale.val();
+        self.scales.read_address.next = self.block_offset.val() | self.scale.val();
+        self.word_after.a.next = self.word.val();
+        self.word_after.b.next = 1.into();
+        self.word_after.carry.next = self.fp8.val();
+        self.scale_after.a.next = self.scale.val();
+        self.scale_after.b.next = 0.into();
+        self.scale_after.carry.next = !self.fp8.val();
         if self.read_block.val() {
             self.begins_odd.d.next = self.word.val().get_bit(0);
             self.block_fp8.d.next = self.fp8.val();
-            self.next_word.d.next = self.word.val() + 2;
-            self.next_scale.d.next = self.scale.val();
-            if !self.fp8.val() {
-                self.next_word.d.next = self.word.val() + 1;
-                self.next_scale.d.next = self.scale.val() + 1;
-            }
+            self.next_word.d.next = self.word_after.sum.val().get_bits::<ADDRESS>(0);
+            self.next_scale.d.next = self.scale_after.sum.val().get_bits::<ADDRESS>(0);
         }
 
         self.first_word.next = self.even.read_data.val();

@@ -65,6 +65,8 @@ pub struct WeightLoader {
     pub write_first: Signal<Out, Bit>,
     /// The block.
     pub write_block: Signal<Out, Bits<BLOCK_BITS>>,
+    /// Its payload words are exchanged: see [`BlockReader::exchanged`].
+    pub write_exchanged: Signal<Out, Bit>,
 
     reader: BlockReader,
     active: Register<Bit>,
@@ -132,6 +134,7 @@ impl WeightLoader {
             write_half: Default::default(),
             write_first: Default::default(),
             write_block: Default::default(),
+            write_exchanged: Default::default(),
             reader: Default::default(),
             active: Default::default(),
             half: Default::default(),
@@ -258,6 +261,7 @@ impl Logic for WeightLoader {
         self.write_half.next = self.half.q.val();
         self.write_first.next = !self.row_started.q.val();
         self.write_block.next = self.reader.block.val();
+        self.write_exchanged.next = self.reader.exchanged.val();
 
         self.row_end.next = self.take.val() && self.blocks_left.q.val() == 1;
         // A port may have no row in the last tile.

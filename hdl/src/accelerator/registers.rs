@@ -417,8 +417,12 @@ pub struct RegisterFile {
     /// What it writes; bytes that don't count are 0.
     pub written: Signal<Out, Bits<32>>,
 
-    kept: Vec<Register<Bits<32>>>,
+    // Byte by byte, so that a byte strobe is a clock enable.
+    kept: Vec<Register<Bits<8>>>,
+    kept_value: Vec<Signal<Local, Bits<32>>>,
+    next_sensitivity: Signal<Local, Bits<32>>,
     writable: Constant<Bits<COUNT>>,
+    driven: Constant<Bits<COUNT>>,
     response: Register<Bit>,
     response_error: DataRegister<Bit>,
     answer: Register<Bit>,
@@ -473,8 +477,11 @@ impl Default for RegisterFile {
             value: (0..COUNT).map(|_| Default::default()).collect(),
             strobe: (0..COUNT).map(|_| Default::default()).collect(),
             written: Default::default(),
-            kept: (0..COUNT).map(|_| Default::default()).collect(),
+            kept: (0..4 * COUNT).map(|_| Default::default()).collect(),
+            kept_value: (0..COUNT).map(|_| Default::default()).collect(),
+            next_sensitivity: Default::default(),
             writable: flags(|access| access == Access::ReadWrite),
+            driven: flags(|access| matches!(access, Access::ReadOnly | Access::WriteOneToClear)),
             response: Default::default(),
             response_error: Default::default(),
             answer: Default::default(),
@@ -568,25 +575,37 @@ impl Logic for RegisterFile {
         }
 
         for i in 0..COUNT {
-            registers!(self, clock, reset, kept[i]);
+            self.kept_value[i].next = bit_cast::<32, 8>(self.kept[4 * i].q.val())
+                | (bit_cast::<32, 8>(self.kept[4 * i + 1].q.val()) << 8)
+                | (bit_cast::<32, 8>(self.kept[4 * i + 2].q.val()) << 16)
+                | (bit_cast::<32, 8>(self.kept[4 * i + 3].q.val()) << 24);
+            for byte in 0..4 {
+                registers!(self, clock, reset, kept[4 * i + byte]);
+                if self.write_now.val()
+                    && self.write_place.val() == i.to_bits()
+                    && self.writable.val().get_bit(i)
+                    && self.wstrb.val().get_bit(byte)
+                {
+                    self.kept[4 * i + byte].d.next = self.wdata.val().get_bits::<8>(8 * byte);
+                }
+            }
             self.accepts.a[i].next = self.takes_write.val().get_bit(i).into();
             self.known.a[i].next = 1.into();
-            self.read_mux.a[i].next = self.status[i].val() | self.kept[i].q.val();
-            self.value[i].next = self.kept[i].q.val();
+            self.read_mux.a[i].next = self.kept_value[i].val();
+            if self.driven.val().get_bit(i) {
+                self.read_mux.a[i].next = self.status[i].val();
+            }
+            self.value[i].next = self.kept_value[i].val();
             self.strobe[i].next = self.write_now.val()
                 && self.write_place.val() == i.to_bits()
                 && self.takes_write.val().get_bit(i);
-            if self.write_now.val()
-                && self.write_place.val() == i.to_bits()
-                && self.writable.val().get_bit(i)
-            {
-                self.kept[i].d.next =
-                    (self.kept[i].q.val() & !self.byte_mask.val()) | self.data.val();
-            }
         }
+        self.next_sensitivity.next = self.kept_value[SENSITIVITY_ADDRESS_PLACE].val() + 1;
         if self.write_now.val() && self.write_place.val() == SENSITIVITY_DATA_PLACE {
-            self.kept[SENSITIVITY_ADDRESS_PLACE].d.next =
-                self.kept[SENSITIVITY_ADDRESS_PLACE].q.val() + 1;
+            for byte in 0..4 {
+                self.kept[4 * SENSITIVITY_ADDRESS_PLACE + byte].d.next =
+                    self.next_sensitivity.val().get_bits::<8>(8 * byte);
+            }
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Results: from the array's order to a stream, or to the memory that the next job's activations come from.
 
+use crate::memory::LutRam;
 use crate::prelude::*;
 use crate::requantizer::TILE_BITS;
 
-/// Words that the output's first-in, first-out memory holds.
-const FIFO_WORDS: usize = 8;
-
 /// A short first-in, first-out memory of 64-bit words with their number of bytes and `last`.
-#[derive(LogicBlock, PortAccess)]
+#[derive(LogicBlock, PortAccess, Default)]
 pub struct OutputFifo {
     /// Clock.
     pub clock: Signal<In, Clock>,
@@ -34,8 +32,7 @@ pub struct OutputFifo {
     /// It is taken.
     pub out_ready: Signal<In, Bit>,
 
-    words: [DataRegister<Bits<73>>; FIFO_WORDS],
-    front: MuxN<Bits<73>, 3>,
+    words: LutRam<73, 3>,
     head: Register<Bits<3>>,
     tail: Register<Bits<3>>,
     count: Register<Bits<4>>,
@@ -43,34 +40,6 @@ pub struct OutputFifo {
     take: Signal<Local, Bit>,
     room: Signal<Local, Bit>,
     arriving: Signal<Local, Bits<73>>,
-}
-
-impl Default for OutputFifo {
-    fn default() -> Self {
-        Self {
-            clock: Default::default(),
-            reset: Default::default(),
-            in_data: Default::default(),
-            in_keep: Default::default(),
-            in_last: Default::default(),
-            in_valid: Default::default(),
-            in_ready: Default::default(),
-            out_data: Default::default(),
-            out_keep: Default::default(),
-            out_last: Default::default(),
-            out_valid: Default::default(),
-            out_ready: Default::default(),
-            words: Default::default(),
-            front: MuxN::new(FIFO_WORDS),
-            head: Default::default(),
-            tail: Default::default(),
-            count: Default::default(),
-            put: Default::default(),
-            take: Default::default(),
-            room: Default::default(),
-            arriving: Default::default(),
-        }
-    }
 }
 
 /// Eight 64-bit words, first in, first out. Neither side's handshake reaches the other combinationally.
@@ -86,17 +55,14 @@ impl Logic for OutputFifo {
         self.arriving.next = bit_cast::<73, 64>(self.in_data.val())
             | (bit_cast::<73, 8>(self.in_keep.val()) << 64)
             | (bit_cast::<73, 1>(self.in_last.val().into()) << 72);
-        for i in 0..FIFO_WORDS {
-            data_registers!(self, clock, words[i]);
-            self.front.a[i].next = self.words[i].q.val();
-            if self.put.val() && self.tail.q.val() == i.to_bits() {
-                self.words[i].d.next = self.arriving.val();
-            }
-        }
-        self.front.select.next = self.head.q.val();
-        self.out_data.next = self.front.y.val().get_bits::<64>(0);
-        self.out_keep.next = self.front.y.val().get_bits::<8>(64);
-        self.out_last.next = self.front.y.val().get_bit(72);
+        self.words.clock.next = self.clock.val();
+        self.words.write.next = self.put.val();
+        self.words.write_address.next = self.tail.q.val();
+        self.words.write_data.next = self.arriving.val();
+        self.words.read_address.next = self.head.q.val();
+        self.out_data.next = self.words.read_data.val().get_bits::<64>(0);
+        self.out_keep.next = self.words.read_data.val().get_bits::<8>(64);
+        self.out_last.next = self.words.read_data.val().get_bit(72);
         if self.put.val() {
             self.tail.d.next = self.tail.q.val() + 1;
             self.count.d.next = self.count.q.val() + 1;

@@ -207,6 +207,7 @@ pub struct Accelerator<const ACC: usize> {
     act_half: Signal<Local, Bit>,
     quantized: Signal<Local, Bits<BLOCK_BITS>>,
     arriving: Signal<Local, Bits<BLOCK_BITS>>,
+    arriving_exchanged: Signal<Local, Bit>,
     arriving_valid: Signal<Local, Bit>,
     rows_used: Signal<Local, Bits<7>>,
     cols_used: Signal<Local, Bits<7>>,
@@ -400,6 +401,7 @@ impl<const ACC: usize> Accelerator<ACC> {
             act_half: Default::default(),
             quantized: Default::default(),
             arriving: Default::default(),
+            arriving_exchanged: Default::default(),
             arriving_valid: Default::default(),
             rows_used: Default::default(),
             cols_used: Default::default(),
@@ -594,6 +596,8 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
                         self.weight_loader[f].write_first.val();
                     self.weights[turn * ports + f].write_block.next =
                         self.weight_loader[f].write_block.val();
+                    self.weights[turn * ports + f].write_exchanged.next =
+                        self.weight_loader[f].write_exchanged.val();
                 }
             }
         }
@@ -779,9 +783,11 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
 
         // Activations: into the memories.
         self.arriving.next = self.act_reader.block.val();
+        self.arriving_exchanged.next = self.act_reader.exchanged.val();
         self.arriving_valid.next = self.act_reader.block_valid.val();
         if self.act_quantizes.val() {
             self.arriving.next = self.quantized.val();
+            self.arriving_exchanged.next = false;
             self.arriving_valid.next = self.quantized_valid.val() && self.tee_ready.val();
         }
         self.act_loader.clock.next = self.clock.val();
@@ -810,6 +816,7 @@ impl<const ACC: usize> Logic for Accelerator<ACC> {
             self.acts[c].write_half.next = self.act_half.val();
             self.acts[c].write_first.next = self.act_loader.write_first.val();
             self.acts[c].write_block.next = self.arriving.val();
+            self.acts[c].write_exchanged.next = self.arriving_exchanged.val();
             self.acts[c].read_tag.next = self.sequencer.read_tag.val();
             self.acts[c].read_index.next = self.sequencer.act_index.val();
             self.acts[c].read_half.next = self.sequencer.act_half.val();
