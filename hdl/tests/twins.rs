@@ -766,7 +766,7 @@ fn a_rescaler_with_a_table_gives_every_product_of_changing_scales() {
 #[test]
 fn a_table_is_filled_once_for_each_significand_and_again_after_a_reset() {
     let mut module = Tabled::new();
-    let fractions = || (0..128 + 4).map(|bits| bf16::from_bits(0x3F80 | bits % 128));
+    let fractions = || (0..128 + 4).map(|bits| bf16::from_bits(0x3F80 | (bits % 128)));
     assert_eq!(module.set_scale(1.3), TABLE_CYCLES);
     module.check(1.3, fractions());
     // The same significand with another exponent or sign, and zero, need no other table.
@@ -819,7 +819,7 @@ fn products_rise_by_steps_and_at_most_one_more_in_every_run() {
             for position in 0..8 {
                 let rise = rounded(product(position)) - start;
                 if wide(0) == wide(7) {
-                    let step = significand * position >> 23 >> u32::from(wide(0));
+                    let step = (significand * position) >> (23 + u32::from(wide(0)));
                     assert!(rise == step || rise == step + 1, "{significand:x}");
                     assert_eq!(start >= 128, wide(0), "{significand:x}");
                 } else {
