@@ -336,7 +336,29 @@ pub fn cells_with(
     target: Target,
     mapping: impl Into<Mapping>,
 ) -> Result<SynthReport, SynthError> {
-    run(yosys, text, top, target, mapping.into(), None)
+    run(yosys, text, top, &[], target, mapping.into(), None)
+}
+
+/// [`cells`] of `top` alone: the modules `without` are ports only, and not counted.
+///
+/// # Errors
+/// As [`cells`].
+pub fn cells_without(
+    text: &str,
+    top: &str,
+    without: &[&str],
+    target: Target,
+    mapping: impl Into<Mapping>,
+) -> Result<SynthReport, SynthError> {
+    run(
+        &YOSYS.find()?,
+        text,
+        top,
+        without,
+        target,
+        mapping.into(),
+        None,
+    )
 }
 
 /// [`cells`], and the mapped netlist in yosys's JSON, written to the file `netlist` for a placer.
@@ -354,6 +376,7 @@ pub fn netlist(
         &YOSYS.find()?,
         text,
         top,
+        &[],
         target,
         mapping.into(),
         Some(netlist),
@@ -364,13 +387,18 @@ fn run(
     yosys: &Path,
     text: &str,
     top: &str,
+    without: &[&str],
     target: Target,
     mapping: Mapping,
     netlist: Option<&Path>,
 ) -> Result<SynthReport, SynthError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if !top.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') || !top.chars().all(plain) {
-        return Err(SynthError::Name(top.to_owned()));
+    for name in without.iter().chain([&top]) {
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            || !name.chars().all(plain)
+        {
+            return Err(SynthError::Name((*name).to_owned()));
+        }
     }
     let file = |path: &Path| {
         let path = path.to_owned();
@@ -381,7 +409,11 @@ fn run(
     let source = folder.path().join("design.v");
     fs::write(&source, text).map_err(file(&source))?;
     let mut script = format!(
-        "read_verilog design.v; hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json",
+        "read_verilog design.v; {}hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json",
+        without
+            .iter()
+            .map(|name| format!("blackbox {name}; "))
+            .collect::<String>(),
         target.script(top, mapping)
     );
     if netlist.is_some() {

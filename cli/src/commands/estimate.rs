@@ -60,7 +60,7 @@ pub fn run(arguments: &Estimate, seed: u64, output: &Output) -> anyhow::Result<O
     };
     let store = Store::open(arguments.store.clone().unwrap_or_else(Store::default_path))?;
     if let Some(number) = arguments.measure {
-        let configs = random_configs(seed, number);
+        let configs = random_configs(seed, number, flow);
         synthesize(&configs, flow, &store, output)?;
         output.line(format!(
             "{number} accelerators are in {}",
@@ -72,7 +72,7 @@ pub fn run(arguments: &Estimate, seed: u64, output: &Output) -> anyhow::Result<O
     known.extend(samples(&entries));
     let model = if let Some(number) = arguments.check {
         // What is tried must not have been seen.
-        let configs = random_configs(!seed, number);
+        let configs = random_configs(!seed, number, flow);
         known.retain(|sample| !configs.contains(&sample.config));
         let model = Model::fit(&known, flow)?;
         return check(&model, &configs, flow, &store, output);
@@ -156,15 +156,14 @@ fn synthesize(
     store: &Store,
     output: &Output,
 ) -> Result<Vec<Resources>, TableError> {
-    let progress = output.progress("synthesizing", configs.len() as u64);
+    let progress = output.progress("mapping modules", 1);
     progress.tick();
-    let results = synth::parallel::map(configs, |&config| {
-        let result = measure(config, flow, store);
-        progress.inc(1);
-        result
+    let results = measure(configs, flow, store, |mapped, all| {
+        progress.set_length(all as u64);
+        progress.set_position(mapped as u64);
     });
     progress.finish_and_clear();
-    results.into_iter().collect()
+    results
 }
 
 /// Accelerators that the model has not seen, estimated and then synthesized.

@@ -1,5 +1,6 @@
 //! What emission gives.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,21 @@ impl Bundle {
             .map(|module| module.source.as_str())
             .collect();
         sources.join("\n")
+    }
+
+    /// How often each module occurs in one instance of `top`, itself included; those that it does not hold are left out.
+    pub fn instance_counts(&self, top: &str) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::from([(top.to_owned(), 1)]);
+        // Parents stand behind their children, so going backwards every parent is counted before these.
+        for module in self.modules.iter().rev() {
+            let times = counts.get(&module.name).copied().unwrap_or(0);
+            if times > 0 {
+                for (_, child) in &module.instances {
+                    *counts.entry(child.clone()).or_insert(0) += times;
+                }
+            }
+        }
+        counts
     }
 
     /// Writes one file a module, `<name>.v`, into `folder`, which is made if it is missing. Returns the files, the top's last.

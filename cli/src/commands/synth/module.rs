@@ -1,6 +1,5 @@
 //! One module: mapped and counted, or placed and routed on a device.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::bail;
@@ -82,7 +81,7 @@ pub fn place(
     }
     let (mut bundle, name) = find(arguments, config)?;
     // The wanted module stands last, without what it does not hold.
-    let used = instance_counts(&bundle, &name);
+    let used = bundle.instance_counts(&name);
     bundle
         .modules
         .retain(|module| used.contains_key(&module.name));
@@ -207,7 +206,7 @@ pub fn map(
         target.name(),
         synthesis.tool
     ));
-    let instances = instance_counts(&bundle, &module);
+    let instances = bundle.instance_counts(&module);
     let rows: Vec<Vec<String>> = synthesis
         .modules
         .iter()
@@ -237,17 +236,4 @@ pub fn map(
         synthesis,
     })?;
     Ok(Outcome::Done)
-}
-
-/// How often each module occurs below a top.
-fn instance_counts(bundle: &Bundle, top: &str) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::from([(top.to_owned(), 1)]);
-    // The top stands last and leaves first, so going backwards every parent is counted before its children.
-    for module in bundle.modules.iter().rev() {
-        let times = counts.get(&module.name).copied().unwrap_or(0);
-        for (_, child) in &module.instances {
-            *counts.entry(child.clone()).or_insert(0) += times;
-        }
-    }
-    counts
 }
