@@ -5,6 +5,8 @@
 //! [`harness`], and sets the figures beside their bars and those of peers. The programs that are called are found as
 //! `testbench::tool` finds them.
 
+pub mod asic;
+pub mod energy;
 pub mod harness;
 pub mod nextpnr;
 pub mod peers;

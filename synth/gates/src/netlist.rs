@@ -9,6 +9,10 @@ use serde::Deserialize;
 
 use crate::liberty::{Cell, Direction, Kind, Library};
 
+/// A gate of the clock: a cell with this name needs no entry in the library. Its pins are the clock `C`, the enable `E` and the gated clock
+/// `G`. The flip-flops behind it take their next state only in a cycle that began with the enable at 1.
+pub const CLOCK_GATE: &str = "fgmp_clock_gate";
+
 /// Stands for a pin that nothing is connected to.
 pub const OPEN: u32 = u32::MAX;
 /// The net that is always 0.
@@ -122,6 +126,8 @@ pub struct Instance {
     pub pins: Vec<u32>,
     /// What it is counted to, by place in [`Netlist::groups`].
     pub group: u32,
+    /// A flip-flop's gate, by place in [`Netlist::clock_gates`].
+    pub gate: Option<u32>,
 }
 
 /// A flat netlist.
@@ -149,6 +155,8 @@ pub struct Netlist {
     pub order: Vec<u32>,
     /// Flip-flops.
     pub flip_flops: Vec<u32>,
+    /// Nets that enable a gated clock, each with one gate; see [`CLOCK_GATE`].
+    pub clock_gates: Vec<u32>,
     /// The net that clocks all flip-flops; none without flip-flops.
     pub clock: Option<u32>,
 }
@@ -241,6 +249,8 @@ struct Builder<'a> {
     netlist: Netlist,
     nets: HashMap<u64, u32>,
     kinds: HashMap<String, u32>,
+    /// Gated clocks: what they are made of, and by which gate.
+    gated: HashMap<u32, (u32, u32)>,
 }
 
 impl<'a> Builder<'a> {
@@ -259,10 +269,12 @@ impl<'a> Builder<'a> {
                 groups: Vec::new(),
                 order: Vec::new(),
                 flip_flops: Vec::new(),
+                clock_gates: Vec::new(),
                 clock: None,
             },
             nets: HashMap::new(),
             kinds: HashMap::new(),
+            gated: HashMap::new(),
         }
     }
 
@@ -302,7 +314,11 @@ impl<'a> Builder<'a> {
             ports.push(Port { name, bits });
         }
         for (name, cell) in &module.cells {
-            self.instance(name, cell)?;
+            if cell.kind == CLOCK_GATE {
+                self.clock_gate(name, cell)?;
+            } else {
+                self.instance(name, cell)?;
+            }
         }
         for (name, net) in &module.netnames {
             for (index, bit) in net.bits.iter().enumerate() {
@@ -379,7 +395,24 @@ impl<'a> Builder<'a> {
             cell: kind,
             pins,
             group: 0,
+            gate: None,
         });
+        Ok(())
+    }
+
+    /// Gates with the same enable are one.
+    fn clock_gate(&mut self, name: &str, file: &FileCell) -> Result<(), NetlistError> {
+        let mut pin = |pin: &str| match file.connections.get(pin).map(Vec::as_slice) {
+            Some([bit]) => self.net(bit, name),
+            _ => Err(connection("cell", name, format!("pin `{pin}` is no single bit"))),
+        };
+        let (clock, enable, gated) = (pin("C")?, pin("E")?, pin("G")?);
+        let gates = &mut self.netlist.clock_gates;
+        let gate = gates.iter().position(|&net| net == enable).unwrap_or_else(|| {
+            gates.push(enable);
+            gates.len() - 1
+        });
+        self.gated.insert(gated, (clock, gate as u32));
         Ok(())
     }
 
@@ -388,6 +421,17 @@ impl<'a> Builder<'a> {
         const UNDRIVEN: u32 = u32::MAX;
         const OUTSIDE: u32 = u32::MAX - 1;
         let netlist = &mut self.netlist;
+        // A gated flip-flop is one on the clock itself, with an enable.
+        for instance in &mut netlist.instances {
+            let cell = &netlist.cells[instance.cell as usize];
+            if let Kind::FlipFlop(ff) = &cell.kind {
+                let pin = &mut instance.pins[usize::from(ff.clock)];
+                if let Some(&(clock, gate)) = self.gated.get(pin) {
+                    *pin = clock;
+                    instance.gate = Some(gate);
+                }
+            }
+        }
         let mut driver = vec![UNDRIVEN; netlist.nets.len()];
         driver[ZERO as usize] = OUTSIDE;
         driver[ONE as usize] = OUTSIDE;
@@ -454,6 +498,10 @@ impl<'a> Builder<'a> {
                     readers[net as usize].push(at);
                 }
             }
+        }
+        if let Some(&net) = netlist.clock_gates.iter().find(|&&net| driver[net as usize] == UNDRIVEN) {
+            let name = &netlist.nets[net as usize];
+            return Err(connection("net", name, "enables a clock, but nothing drives it"));
         }
         for port in &netlist.outputs {
             if port.bits.iter().any(|&bit| driver[bit as usize] == UNDRIVEN) {

@@ -17,6 +17,9 @@ use crate::netlist::{Instance, Netlist, ONE, OPEN};
 /// Leakage is looked up in one of so many cycles, where it depends on the state.
 pub(crate) const LEAKAGE_STRIDE: u64 = 16;
 
+/// Most flip-flops behind one gate of the clock.
+const FAN_OUT: u32 = 32;
+
 /// Why a netlist can't be simulated.
 #[derive(Debug, thiserror::Error)]
 pub enum DesignError {
@@ -87,8 +90,20 @@ pub(crate) struct Flop {
     pub outputs: Vec<FlopOutput>,
     /// Charges of the clock pin's edges.
     pub clock: Charges,
+    /// By place in [`Design::clock_gates`].
+    pub gate: Option<u32>,
     /// Reads a net that sets or resets it.
     pub asynchronous: bool,
+}
+
+/// A gate of the clock and the net behind it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClockGate {
+    pub enable: u32,
+    /// pJ of a change of the gated net.
+    pub switching: f64,
+    /// pJ a cycle, whether it is open or not.
+    pub own: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +147,7 @@ pub struct Design<'n> {
     pub(crate) net_group: Vec<u32>,
     pub(crate) gates: Vec<Gate>,
     pub(crate) flops: Vec<Flop>,
+    pub(crate) clock_gates: Vec<ClockGate>,
     pub(crate) pin_charges: Vec<PinCharge>,
     /// pJ a cycle by group, of cells whose leakage is the same in all states.
     pub(crate) constant_leakage: Vec<f64>,
@@ -175,6 +191,7 @@ impl<'n> Design<'n> {
             net_group: vec![outside; nets],
             gates: Vec::new(),
             flops: Vec::new(),
+            clock_gates: Vec::new(),
             pin_charges: Vec::new(),
             constant_leakage: vec![0.0; netlist.groups.len() + 1],
             state_leakage: Vec::new(),
@@ -189,6 +206,7 @@ impl<'n> Design<'n> {
         for &gate in &netlist.order {
             design.gate(&netlist.instances[gate as usize])?;
         }
+        design.gate_clocks();
         // Slews of a flip-flop's inputs are known now.
         for instance in &netlist.instances {
             design.input_pins(instance)?;
@@ -224,9 +242,10 @@ impl<'n> Design<'n> {
                 if net == OPEN {
                     continue;
                 }
-                if pin.direction == Direction::Input {
+                let gated = instance.gate.is_some() && Some(net) == netlist.clock;
+                if pin.direction == Direction::Input && !gated {
                     self.loads[net as usize] += pin.capacitance + wire;
-                } else {
+                } else if pin.direction == Direction::Output {
                     self.net_group[net as usize] = instance.group;
                 }
             }
@@ -313,6 +332,7 @@ impl<'n> Design<'n> {
             pins: instance.pins.clone(),
             outputs,
             clock: conditional_first(charges.collect()),
+            gate: instance.gate,
             asynchronous: logic.clear.is_some() || logic.preset.is_some(),
         });
         Ok(())
@@ -429,6 +449,37 @@ impl<'n> Design<'n> {
             });
         }
         Ok(())
+    }
+
+    /// The library may have no cell for a gate. One is counted as a flip-flop's clock pin that is always clocked, because it
+    /// holds its enable in a latch, for each [`FAN_OUT`] flip-flops behind it; what it drives is their pins and the wires to them.
+    fn gate_clocks(&mut self) {
+        let netlist = self.netlist;
+        let wire = self.conditions.wire_ff_per_sink * 1e-3;
+        let half_v2 = netlist.voltage * netlist.voltage / 2.0;
+        let gates = netlist.clock_gates.iter();
+        self.clock_gates = gates
+            .map(|&enable| ClockGate {
+                enable,
+                ..ClockGate::default()
+            })
+            .collect();
+        let mut members = vec![0u32; self.clock_gates.len()];
+        for (flop, &at) in self.flops.iter().zip(&netlist.flip_flops) {
+            let Some(gate) = flop.gate.map(|gate| gate as usize) else {
+                continue;
+            };
+            let cell = netlist.cell(&netlist.instances[at as usize]);
+            let pin = cell.pins[usize::from(flop.logic.clock)].capacitance + wire;
+            self.clock_gates[gate].switching += pin * half_v2;
+            if members[gate].is_multiple_of(FAN_OUT) {
+                // Conditions without which a flip-flop's clock costs something: the mean of them.
+                let edge = |charge: &Charge| charge.rise + charge.fall;
+                let edges = mean(flop.clock.iter().map(edge)).unwrap_or(0.0);
+                self.clock_gates[gate].own += edges + 2.0 * pin * half_v2;
+            }
+            members[gate] += 1;
+        }
     }
 
     /// What input pins cost by themselves.

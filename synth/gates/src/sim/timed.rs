@@ -113,6 +113,8 @@ pub struct Timed<'d> {
     values: Vec<bool>,
     gate_states: Vec<u8>,
     states: Vec<bool>,
+    /// Which clock gates are open in this cycle.
+    open: Vec<bool>,
     wheel: Wheel,
     tally: Tally,
     last_event: u64,
@@ -170,6 +172,7 @@ impl<'d> Timed<'d> {
             values: vec![false; nets],
             gate_states: vec![0; design.gates.len()],
             states: vec![false; design.flops.len()],
+            open: vec![false; design.clock_gates.len()],
             wheel: Wheel::new(longest),
             tally: Tally::new(netlist.groups.len(), nets),
             last_event: 0,
@@ -213,8 +216,14 @@ impl<'d> Timed<'d> {
     pub fn cycle(&mut self, inputs: &[u64], stream: u32) {
         let design = self.design;
         let start = self.wheel.now;
+        for (open, gate) in self.open.iter_mut().zip(&design.clock_gates) {
+            *open = self.values[gate.enable as usize];
+        }
         let mut words = [0u64; VARIABLES];
         for (index, flop) in design.flops.iter().enumerate() {
+            if flop.gate.is_some_and(|gate| !self.open[gate as usize]) {
+                continue;
+            }
             self.gather(&mut words, flop, index);
             words[usize::from(flop.logic.clock)] = u64::MAX;
             self.tally.groups[flop.group as usize].clock += charged(&flop.clock, &words, 1, 0);
@@ -413,9 +422,16 @@ impl<'d> Timed<'d> {
         let design = self.design;
         let mut words = [0u64; VARIABLES];
         for (index, flop) in design.flops.iter().enumerate() {
+            if flop.gate.is_some_and(|gate| !self.open[gate as usize]) {
+                continue;
+            }
             self.gather(&mut words, flop, index);
             words[usize::from(flop.logic.clock)] = 0;
             self.tally.groups[flop.group as usize].clock += charged(&flop.clock, &words, 0, 1);
+        }
+        let outside = &mut self.tally.groups[design.netlist.groups.len()].clock;
+        for (&open, gate) in self.open.iter().zip(&design.clock_gates) {
+            *outside += gate.own + if open { 2.0 * gate.switching } else { 0.0 };
         }
         if let Some(clock) = design.netlist.clock {
             self.tally.groups[design.netlist.groups.len()].clock +=

@@ -20,6 +20,8 @@ pub struct ZeroDelay<'d> {
     values: Vec<u64>,
     before: Vec<u64>,
     states: Vec<u64>,
+    /// Which clock gates are open in this cycle, a bit for each stream.
+    open: Vec<u64>,
     tally: Tally,
 }
 
@@ -36,6 +38,7 @@ impl<'d> ZeroDelay<'d> {
             before: values.clone(),
             values,
             states: vec![0; design.flops.len()],
+            open: vec![0; design.clock_gates.len()],
             tally: Tally::new(design.netlist.groups.len(), nets),
         };
         simulation.settle();
@@ -49,16 +52,21 @@ impl<'d> ZeroDelay<'d> {
     pub fn cycle(&mut self, inputs: &[u64]) {
         let design = self.design;
         self.before.clone_from(&self.values);
+        for (open, gate) in self.open.iter_mut().zip(&design.clock_gates) {
+            *open = self.values[gate.enable as usize];
+        }
         let mut words = [0u64; VARIABLES];
         for (flop, state) in design.flops.iter().zip(&mut self.states) {
+            let clocked = flop.gate.map_or(u64::MAX, |gate| self.open[gate as usize]);
             gather(&mut words, &flop.pins, &self.values);
             let pins = flop.pins.len();
             words[pins] = *state;
             words[pins + 1] = !*state;
             words[usize::from(flop.logic.clock)] = u64::MAX;
-            let energy = charged(&flop.clock, &words, u64::MAX, 0);
+            let energy = charged(&flop.clock, &words, clocked, 0);
             self.tally.groups[flop.group as usize].clock += energy;
-            *state = held(flop, &words, flop.logic.next.eval(&words));
+            let next = flop.logic.next.eval(&words) & clocked | *state & !clocked;
+            *state = held(flop, &words, next);
         }
         for (&net, &word) in self.inputs.iter().zip(inputs) {
             self.values[net as usize] = word;
@@ -211,7 +219,13 @@ impl<'d> ZeroDelay<'d> {
             words[pins] = state;
             words[pins + 1] = !state;
             words[usize::from(flop.logic.clock)] = 0;
-            groups[flop.group as usize].clock += charged(&flop.clock, &words, 0, u64::MAX);
+            let clocked = flop.gate.map_or(u64::MAX, |gate| self.open[gate as usize]);
+            groups[flop.group as usize].clock += charged(&flop.clock, &words, 0, clocked);
+        }
+        let outside = &mut groups[design.netlist.groups.len()].clock;
+        for (open, gate) in self.open.iter().zip(&design.clock_gates) {
+            *outside += 2.0 * f64::from(open.count_ones()) * gate.switching
+                + STREAMS as f64 * gate.own;
         }
         if let Some(clock) = design.netlist.clock {
             let energy = 2.0 * STREAMS as f64 * design.switching[clock as usize];
