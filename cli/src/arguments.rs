@@ -533,6 +533,58 @@ pub enum TargetName {
     Ecp5,
     /// Gowin
     Gowin,
+    /// Cells of the Liberty library that --liberty names
+    Asic,
+}
+
+/// What a mapping to a library optimises for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GoalName {
+    /// Few and small cells
+    Area,
+    /// A short critical path
+    Speed,
+}
+
+/// What --target asic and --energy take.
+#[derive(Debug, Args)]
+pub struct AsicArguments {
+    /// Energy of block pairs, quantized blocks, layers and a model, by simulation of mapped netlists
+    #[arg(long, conflicts_with_all = ["target", "module", "no_dsp", "table", "no_route", "part"])]
+    pub energy: bool,
+    /// Energy: the model whose blocks are used, shared-4x3, base-4 or a file
+    #[arg(long, value_name = "MODEL", requires = "energy")]
+    pub model: Option<PathBuf>,
+    /// Energy: repetitions on other slices of the data
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive, requires = "energy")]
+    pub seeds: usize,
+    /// Energy: tokens that the model reads
+    #[arg(long, value_name = "N", default_value_t = 160, value_parser = positive, requires = "energy")]
+    pub tokens: usize,
+    /// Energy: tokens that share one reading of the weights from DRAM
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive, requires = "energy")]
+    pub batch: usize,
+    /// Energy: capacitance of the wire to each pin, in fF
+    #[arg(long, value_name = "FF", default_value_t = 2.0, requires = "energy")]
+    pub wire_ff: f64,
+    /// Energy: what memory costs (JSON as in synth/src/energy.json)
+    #[arg(long, value_name = "FILE", requires = "energy")]
+    pub memory: Option<PathBuf>,
+    /// Energy: without the quantizer that takes a block a cycle, whose mapping takes minutes
+    #[arg(long, requires = "energy")]
+    pub no_parallel_quantizer: bool,
+    /// Liberty library (default: Debian's osu018, where it is installed)
+    #[arg(long, value_name = "FILE")]
+    pub liberty: Option<PathBuf>,
+    /// What a mapping to a library optimises for
+    #[arg(long, value_enum, default_value_t = GoalName::Area)]
+    pub goal: GoalName,
+    /// Target asic: registers with an enable get a gated clock
+    #[arg(long, conflicts_with = "energy")]
+    pub clock_gating: bool,
+    /// Target asic: prove that the netlist equals the Verilog
+    #[arg(long, conflicts_with = "energy")]
+    pub prove: bool,
 }
 
 #[derive(Debug, Args)]
@@ -557,6 +609,8 @@ pub struct Synth {
     /// Multipliers as logic, where the target has blocks for them
     #[arg(long)]
     pub no_dsp: bool,
+    #[command(flatten)]
+    pub asic: AsicArguments,
 }
 
 #[derive(Debug, Args)]

@@ -187,12 +187,7 @@ pub fn default_library() -> Result<PathBuf, AsicError> {
 }
 
 /// Runs a program in a folder; its output, or its last lines as an error.
-fn run(
-    tool: &Tool,
-    folder: &Path,
-    arguments: &[&str],
-    top: &str,
-) -> Result<String, AsicError> {
+fn run(tool: &Tool, folder: &Path, arguments: &[&str], top: &str) -> Result<String, AsicError> {
     let program = tool.find()?;
     let output = Command::new(&program)
         .current_dir(folder)
@@ -225,10 +220,12 @@ struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Result<Self, AsicError> {
-        tempfile::tempdir().map(Self).map_err(|source| AsicError::File {
-            path: PathBuf::from("a temporary folder"),
-            source,
-        })
+        tempfile::tempdir()
+            .map(Self)
+            .map_err(|source| AsicError::File {
+                path: PathBuf::from("a temporary folder"),
+                source,
+            })
     }
 
     fn path(&self) -> &Path {
@@ -279,7 +276,8 @@ endmodule
 ";
 
 /// What yosys has to know of the gate.
-const GATE_BOX: &str = "(* blackbox *) module fgmp_clock_gate (input C, input E, output G); endmodule\n";
+const GATE_BOX: &str =
+    "(* blackbox *) module fgmp_clock_gate (input C, input E, output G); endmodule\n";
 
 /// Maps the module `top` of a Verilog text (all modules) to a library.
 ///
@@ -327,7 +325,10 @@ pub fn map(
         top: top.to_owned(),
         source,
     })?;
-    let abc_ns = folder.read("abc.txt").ok().and_then(|text| abc_delay(&text));
+    let abc_ns = folder
+        .read("abc.txt")
+        .ok()
+        .and_then(|text| abc_delay(&text));
     let cells = netlist.cells_by_kind();
     let report = MappedReport {
         top: top.to_owned(),
@@ -341,7 +342,11 @@ pub fn map(
         abc_ns,
         tool: log
             .lines()
-            .find_map(|line| line.trim_matches(['|', ' ']).strip_prefix("Yosys ").map(|v| format!("Yosys {v}")))
+            .find_map(|line| {
+                line.trim_matches(['|', ' '])
+                    .strip_prefix("Yosys ")
+                    .map(|v| format!("Yosys {v}"))
+            })
             .unwrap_or_else(|| "yosys".to_owned()),
         seconds: start.elapsed().as_secs_f64(),
     };
@@ -501,15 +506,20 @@ impl Mapped {
     fn analysis_start(&self, period_ns: f64) -> String {
         let clock = self.netlist.clock.and_then(|net| {
             let ports = self.netlist.inputs.iter();
-            ports.filter(|port| port.bits.contains(&net)).map(|port| &port.name).next()
+            ports
+                .filter(|port| port.bits.contains(&net))
+                .map(|port| &port.name)
+                .next()
         });
         let clock = match clock {
             Some(name) => format!("create_clock -name {name} -period {period_ns} {{{name}}}"),
             None => format!("create_clock -name clock -period {period_ns}"),
         };
-        let inputs = self.netlist.inputs.iter().filter(|port| {
-            port.bits.iter().any(|&bit| Some(bit) != self.netlist.clock)
-        });
+        let inputs = self
+            .netlist
+            .inputs
+            .iter()
+            .filter(|port| port.bits.iter().any(|&bit| Some(bit) != self.netlist.clock));
         let inputs: Vec<String> = inputs
             .flat_map(|port| {
                 (0..port.bits.len()).map(|bit| {
@@ -590,7 +600,11 @@ pub fn prove(text: &str, mapped: &Mapped) -> Result<Proof, AsicError> {
         .registers
         .iter()
         .map(|register| {
-            let partner = register.names.iter().find_map(|name| gates.get(name)).copied();
+            let partner = register
+                .names
+                .iter()
+                .find_map(|name| gates.get(name))
+                .copied();
             partner.filter(|&p| !std::mem::replace(&mut seen[p], true))
         })
         .collect();
@@ -605,7 +619,11 @@ pub fn prove(text: &str, mapped: &Mapped) -> Result<Proof, AsicError> {
         }
     }
     if let Some(index) = seen.iter().position(|&seen| !seen) {
-        let names = gate.registers[index].names.first().cloned().unwrap_or_default();
+        let names = gate.registers[index]
+            .names
+            .first()
+            .cloned()
+            .unwrap_or_default();
         return Err(unreadable(format!(
             "register `{names}` of the netlist is none of the Verilog"
         )));
@@ -620,7 +638,12 @@ pub fn prove(text: &str, mapped: &Mapped) -> Result<Proof, AsicError> {
         );
         run(&YOSYS, folder.path(), &["-q", "-p", &script], top)?;
     }
-    let verdict = run(&ABC, folder.path(), &["-c", "cec -n gold.aig gate.aig"], top)?;
+    let verdict = run(
+        &ABC,
+        folder.path(),
+        &["-c", "cec -n gold.aig gate.aig"],
+        top,
+    )?;
     if !verdict.contains("Networks are equivalent") {
         return Err(AsicError::Failed {
             tool: ABC.name,
@@ -675,14 +698,20 @@ impl Cut {
             for (index, bit) in bits.into_iter().flatten().enumerate() {
                 if let Some(bit) = bit.as_u64() {
                     next_bit = next_bit.max(bit + 1);
-                    names.entry(bit).or_default().push(format!("{name}[{index}]"));
+                    names
+                        .entry(bit)
+                        .or_default()
+                        .push(format!("{name}[{index}]"));
                 }
             }
         }
-        let bit = |cell: &Value, pin: &str| {
-            cell.pointer(&format!("/connections/{pin}/0")).cloned()
+        let bit = |cell: &Value, pin: &str| cell.pointer(&format!("/connections/{pin}/0")).cloned();
+        let kind = |cell: &Value| {
+            cell.get("type")
+                .and_then(Value::as_str)
+                .unwrap_or("")
+                .to_owned()
         };
-        let kind = |cell: &Value| cell.get("type").and_then(Value::as_str).unwrap_or("").to_owned();
         let gates: HashMap<u64, Value> = object("cells")
             .values()
             .filter(|cell| kind(cell) == GATE_CELL)
@@ -694,13 +723,17 @@ impl Cut {
             match kind(cell).as_str() {
                 GATE_CELL => removed.push(name.clone()),
                 "$_DFF_P_" => {
-                    let (Some(d), Some(q), Some(c)) = (bit(cell, "D"), bit(cell, "Q"), bit(cell, "C"))
+                    let (Some(d), Some(q), Some(c)) =
+                        (bit(cell, "D"), bit(cell, "Q"), bit(cell, "C"))
                     else {
                         return Err(format!("register `{name}` has no D, Q or C"));
                     };
                     registers.push(Register {
                         cell: name.clone(),
-                        names: q.as_u64().and_then(|q| names.get(&q).cloned()).unwrap_or_default(),
+                        names: q
+                            .as_u64()
+                            .and_then(|q| names.get(&q).cloned())
+                            .unwrap_or_default(),
                         d,
                         q,
                         enable: c.as_u64().and_then(|c| gates.get(&c).cloned()),

@@ -10,8 +10,8 @@ mod report;
 
 pub use data::{Mode, Workload};
 pub use report::{
-    Bar, Bracket, Coefficients, CoefficientsError, LayerRow, LibraryNode, Part, Report, ShareRow, Spread,
-    StreamRow, Variant,
+    Bar, Bracket, Coefficients, CoefficientsError, LayerRow, LibraryNode, Part, Report, ShareRow,
+    Spread, StreamRow, Variant,
 };
 
 use std::path::PathBuf;
@@ -117,7 +117,9 @@ pub enum EnergyError {
     #[error(transparent)]
     Quantized(#[from] QuantizedModelError),
     /// The netlist computed something else than the golden model.
-    #[error("{part}, cycle {cycle}, stream {stream}: `{port}` should be {expected:#x}, the netlist has {found:#x}")]
+    #[error(
+        "{part}, cycle {cycle}, stream {stream}: `{port}` should be {expected:#x}, the netlist has {found:#x}"
+    )]
     Mismatch {
         /// The part.
         part: &'static str,
@@ -302,7 +304,11 @@ pub fn measure(
                 Harness::Pe { .. } => {
                     for mode in Mode::ALL {
                         let of = |is_fp8: bool| if is_fp8 { &fp8 } else { &fp4 };
-                        job(mode.name().to_owned(), of(mode.weight_fp8()), of(mode.act_fp8()));
+                        job(
+                            mode.name().to_owned(),
+                            of(mode.weight_fp8()),
+                            of(mode.act_fp8()),
+                        );
                     }
                     for (share, blocks) in options.shares.iter().zip(&mixed) {
                         job(share_name(*share), blocks, blocks);
@@ -364,11 +370,13 @@ pub fn measure(
 }
 
 fn check(options: &Options) -> Result<(), EnergyError> {
-    let wrong = |what, expected, found| Err(EnergyError::Option {
-        what,
-        expected,
-        found,
-    });
+    let wrong = |what, expected, found| {
+        Err(EnergyError::Option {
+            what,
+            expected,
+            found,
+        })
+    };
     for (what, found) in [
         ("seeds", options.seeds),
         ("cycles", options.cycles),
@@ -456,7 +464,10 @@ fn stream_row(job: &Job<'_>, runs: &[Run]) -> StreamRow {
         sum.times(1.0 / runs.len().max(1) as f64)
     };
     let groups = &job.ready.mapped.netlist.groups;
-    let names = groups.iter().map(String::as_str).chain(["(inputs and clock)"]);
+    let names = groups
+        .iter()
+        .map(String::as_str)
+        .chain(["(inputs and clock)"]);
     let by_group = names
         .enumerate()
         .map(|(index, name)| {
@@ -473,8 +484,14 @@ fn stream_row(job: &Job<'_>, runs: &[Run]) -> StreamRow {
         part: job.ready.name,
         stream: job.name.clone(),
         unit: job.ready.harness.unit(),
-        units_zero_delay: runs.iter().map(|r| (r.zero.cycles as f64 / slots) as u64).sum(),
-        units_timed: runs.iter().map(|r| (r.timed.cycles as f64 / slots) as u64).sum(),
+        units_zero_delay: runs
+            .iter()
+            .map(|r| (r.zero.cycles as f64 / slots) as u64)
+            .sum(),
+        units_timed: runs
+            .iter()
+            .map(|r| (r.timed.cycles as f64 / slots) as u64)
+            .sum(),
         energy: Bracket {
             zero_delay: spread(&|run| total(&run.zero)),
             timed: spread(&|run| total(&run.timed)),
@@ -482,8 +499,14 @@ fn stream_row(job: &Job<'_>, runs: &[Run]) -> StreamRow {
         zero_delay: mean(&|run| run.zero.per_cycle().times(slots)),
         timed: mean(&|run| run.timed.per_cycle().times(slots)),
         toggles: [
-            runs.iter().map(|r| r.zero.toggles_per_cycle() * slots).sum::<f64>() / runs.len().max(1) as f64,
-            runs.iter().map(|r| r.timed.toggles_per_cycle() * slots).sum::<f64>() / runs.len().max(1) as f64,
+            runs.iter()
+                .map(|r| r.zero.toggles_per_cycle() * slots)
+                .sum::<f64>()
+                / runs.len().max(1) as f64,
+            runs.iter()
+                .map(|r| r.timed.toggles_per_cycle() * slots)
+                .sum::<f64>()
+                / runs.len().max(1) as f64,
         ],
         by_group,
     }

@@ -12,3 +12,5 @@ pub mod matmul;
 pub mod quantize;
 pub mod report;
 pub mod synth;
+pub mod synth_asic;
+pub mod synth_energy;

@@ -28,6 +28,12 @@ struct Report {
 /// Runs the command.
 pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
     let config = arguments.array.config()?;
+    if arguments.asic.energy {
+        return super::synth_energy::run(&arguments.asic, config, output);
+    }
+    if arguments.target == Some(TargetName::Asic) {
+        return super::synth_asic::run(arguments, config, output);
+    }
     let asks_for_cells =
         arguments.target.is_some() || arguments.module.is_some() || arguments.no_dsp;
     if asks_for_cells {
@@ -219,15 +225,9 @@ fn bound(bar: &Bar) -> String {
     }
 }
 
-/// Cells of one module of the core.
-fn count_cells(arguments: &Synth, config: ArrayConfig, output: &Output) -> anyhow::Result<Outcome> {
-    let target = match arguments.target.unwrap_or(TargetName::Generic) {
-        TargetName::Generic => Target::Generic,
-        TargetName::Ice40 => Target::Ice40,
-        TargetName::Ecp5 => Target::Ecp5,
-        TargetName::Gowin => Target::Gowin,
-    };
-    let wanted = arguments.module.as_deref().unwrap_or(TOP);
+/// The module that is asked for, and the bundle that has it.
+pub fn module_of(wanted: Option<&str>, config: ArrayConfig) -> anyhow::Result<(Bundle, String)> {
+    let wanted = wanted.unwrap_or(TOP);
     // `pe` is as good as `fgmp_pe`.
     let prefixed = format!("{PREFIX}{wanted}");
     let holds = |bundle: &Bundle, name: &str| bundle.modules.iter().any(|it| it.name == name);
@@ -251,6 +251,19 @@ fn count_cells(arguments: &Synth, config: ArrayConfig, output: &Output) -> anyho
             )
         }
     };
+    Ok((bundle, module))
+}
+
+/// Cells of one module of the core.
+fn count_cells(arguments: &Synth, config: ArrayConfig, output: &Output) -> anyhow::Result<Outcome> {
+    let target = match arguments.target.unwrap_or(TargetName::Generic) {
+        // Asic has a command of its own.
+        TargetName::Generic | TargetName::Asic => Target::Generic,
+        TargetName::Ice40 => Target::Ice40,
+        TargetName::Ecp5 => Target::Ecp5,
+        TargetName::Gowin => Target::Gowin,
+    };
+    let (bundle, module) = module_of(arguments.module.as_deref(), config)?;
     let spinner = output.spinner("yosys");
     let start = Instant::now();
     let mapping = Mapping {

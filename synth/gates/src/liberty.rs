@@ -445,14 +445,11 @@ impl<'a> Reader<'a> {
             .and_then(|name| file.operating_conditions.iter().find(|c| c.name == *name))
             .or_else(|| file.operating_conditions.iter().next());
         let name = file.name.first().cloned().unwrap_or_default();
-        let voltage = file
-            .nom_voltage
-            .ok_or_else(|| LibertyError::Library {
-                path: self.path.to_owned(),
-                attribute: "nom_voltage",
-                message: "missing".to_owned(),
-            })?
-            * file.voltage_unit.value();
+        let voltage = file.nom_voltage.ok_or_else(|| LibertyError::Library {
+            path: self.path.to_owned(),
+            attribute: "nom_voltage",
+            message: "missing".to_owned(),
+        })? * file.voltage_unit.value();
         if !(voltage > 0.0 && voltage.is_finite()) {
             return Err(LibertyError::Library {
                 path: self.path.to_owned(),
@@ -520,9 +517,7 @@ impl<'a> Reader<'a> {
                 _ => None,
             };
             let logic = |e: &Option<liberty_db::expression::LogicBooleanExpression>| {
-                e.as_ref()
-                    .map(|e| function(&e.expr, &names))
-                    .transpose()
+                e.as_ref().map(|e| function(&e.expr, &names)).transpose()
             };
             let clock = logic(&ff.clocked_on)?.as_ref().and_then(edge_of);
             let next = logic(&ff.next_state)?;
@@ -534,9 +529,7 @@ impl<'a> Reader<'a> {
                 }
             };
             kind = match (clock, next) {
-                _ if ff.clocked_on_also.is_some() => {
-                    Kind::Unsupported("has two clocks".to_owned())
-                }
+                _ if ff.clocked_on_also.is_some() => Kind::Unsupported("has two clocks".to_owned()),
                 (Some((clock, edge)), Some(next)) => Kind::FlipFlop(Box::new(FlipFlop {
                     clock,
                     edge,
@@ -556,7 +549,11 @@ impl<'a> Reader<'a> {
             );
         }
         let mut leakage = Vec::new();
-        let mut other = cell.leakage_power.iter().find(|l| l.when.is_none()).map(|l| l.value);
+        let mut other = cell
+            .leakage_power
+            .iter()
+            .find(|l| l.when.is_none())
+            .map(|l| l.value);
         for entry in &cell.leakage_power {
             if let Some(when) = &entry.when {
                 leakage.push(Leakage {
@@ -640,7 +637,9 @@ impl<'a> Reader<'a> {
                     .transpose()
             };
             let response = |delay: Option<Table>, transition: Option<Table>| {
-                delay.zip(transition).map(|(delay, transition)| Response { delay, transition })
+                delay
+                    .zip(transition)
+                    .map(|(delay, transition)| Response { delay, transition })
             };
             let rise = response(table(&timing.cell_rise)?, table(&timing.rise_transition)?);
             let fall = response(table(&timing.cell_fall)?, table(&timing.fall_transition)?);
@@ -679,7 +678,9 @@ impl<'a> Reader<'a> {
                 vec![None]
             } else {
                 let places = entry.related_pin.inner.iter();
-                places.map(|name| place(name).map(Some)).collect::<Result<_, _>>()?
+                places
+                    .map(|name| place(name).map(Some))
+                    .collect::<Result<_, _>>()?
             };
             for related in related {
                 power.push(Power {
@@ -789,8 +790,15 @@ fn finite(what: &str, value: f64) -> Result<f64, Fault> {
 /// Combinational if every output is a function of at most [`MAX_INPUTS`] inputs.
 fn combinational(cell: &Cell) -> Kind {
     let inputs: Vec<u8> = cell.inputs().collect();
-    if let Some(pin) = cell.pins.iter().find(|pin| pin.direction == Direction::Other) {
-        return Kind::Unsupported(format!("pin `{}` is neither input nor plain output", pin.name));
+    if let Some(pin) = cell
+        .pins
+        .iter()
+        .find(|pin| pin.direction == Direction::Other)
+    {
+        return Kind::Unsupported(format!(
+            "pin `{}` is neither input nor plain output",
+            pin.name
+        ));
     }
     for pin in &cell.pins {
         if pin.direction != Direction::Output {
@@ -834,7 +842,9 @@ fn push(expression: &Expr, names: &[String], steps: &mut Vec<Step>) -> Result<()
                 .iter()
                 .position(|n| n == name)
                 .and_then(|place| u8::try_from(place).ok())
-                .ok_or_else(|| format!("an expression names `{name}`, which the cell doesn't have"))?;
+                .ok_or_else(|| {
+                    format!("an expression names `{name}`, which the cell doesn't have")
+                })?;
             steps.push(Step::Variable(place));
             Ok(())
         }

@@ -130,7 +130,14 @@ impl Logic {
         if inputs.len() > PATTERNS.len() || self.variables().iter().any(|v| !inputs.contains(v)) {
             return None;
         }
-        let mut words = vec![0u64; inputs.iter().map(|&v| usize::from(v) + 1).max().unwrap_or(0)];
+        let mut words = vec![
+            0u64;
+            inputs
+                .iter()
+                .map(|&v| usize::from(v) + 1)
+                .max()
+                .unwrap_or(0)
+        ];
         for (&input, pattern) in inputs.iter().zip(PATTERNS) {
             words[usize::from(input)] = pattern;
         }

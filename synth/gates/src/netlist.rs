@@ -293,7 +293,11 @@ impl<'a> Builder<'a> {
                 "1" => Ok(ONE),
                 // Undefined on purpose: the mapper was free to choose, so either value is right.
                 "x" => Ok(ZERO),
-                other => Err(connection("cell or port", of, format!("is connected to `{other}`"))),
+                other => Err(connection(
+                    "cell or port",
+                    of,
+                    format!("is connected to `{other}`"),
+                )),
             },
         }
     }
@@ -404,14 +408,21 @@ impl<'a> Builder<'a> {
     fn clock_gate(&mut self, name: &str, file: &FileCell) -> Result<(), NetlistError> {
         let mut pin = |pin: &str| match file.connections.get(pin).map(Vec::as_slice) {
             Some([bit]) => self.net(bit, name),
-            _ => Err(connection("cell", name, format!("pin `{pin}` is no single bit"))),
+            _ => Err(connection(
+                "cell",
+                name,
+                format!("pin `{pin}` is no single bit"),
+            )),
         };
         let (clock, enable, gated) = (pin("C")?, pin("E")?, pin("G")?);
         let gates = &mut self.netlist.clock_gates;
-        let gate = gates.iter().position(|&net| net == enable).unwrap_or_else(|| {
-            gates.push(enable);
-            gates.len() - 1
-        });
+        let gate = gates
+            .iter()
+            .position(|&net| net == enable)
+            .unwrap_or_else(|| {
+                gates.push(enable);
+                gates.len() - 1
+            });
         self.gated.insert(gated, (clock, gate as u32));
         Ok(())
     }
@@ -499,17 +510,28 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        if let Some(&net) = netlist.clock_gates.iter().find(|&&net| driver[net as usize] == UNDRIVEN) {
+        if let Some(&net) = netlist
+            .clock_gates
+            .iter()
+            .find(|&&net| driver[net as usize] == UNDRIVEN)
+        {
             let name = &netlist.nets[net as usize];
-            return Err(connection("net", name, "enables a clock, but nothing drives it"));
+            return Err(connection(
+                "net",
+                name,
+                "enables a clock, but nothing drives it",
+            ));
         }
         for port in &netlist.outputs {
-            if port.bits.iter().any(|&bit| driver[bit as usize] == UNDRIVEN) {
+            if port
+                .bits
+                .iter()
+                .any(|&bit| driver[bit as usize] == UNDRIVEN)
+            {
                 return Err(connection("port", &port.name, "nothing drives it"));
             }
         }
-        let is_gate =
-            |i: &Instance| netlist.cells[i.cell as usize].kind == Kind::Combinational;
+        let is_gate = |i: &Instance| netlist.cells[i.cell as usize].kind == Kind::Combinational;
         let mut ready: VecDeque<u32> = (0u32..)
             .zip(&netlist.instances)
             .filter(|(at, i)| is_gate(i) && waits[*at as usize] == 0)

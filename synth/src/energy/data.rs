@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use golden::block::PackedBlock;
 use golden::model::{
-    Calibration, Capture, Config, Input, KvCache, LanguageModel, Matrix, Model, QuantizedModel,
-    Site, Tally, forward,
+    Calibration, Capture, Config, KvCache, LanguageModel, Matrix, Model, QuantizedModel, Site,
+    Tally, forward,
 };
 use golden::quantizer::{ActivationQuantizer, WeightOptions};
 use golden::{Scheme, Share};
@@ -260,9 +260,14 @@ impl Blocks {
             let (_, acts) = self.of(product);
             let row = rng.random_range(0..product.rows) * product.row_blocks;
             let token = rng.random_range(slice.clone()) * product.row_blocks;
-            let start = if begun { 0 } else { rng.random_range(0..product.row_blocks) };
+            let start = if begun {
+                0
+            } else {
+                rng.random_range(0..product.row_blocks)
+            };
             for k in start..product.row_blocks {
-                let (Some(&weight), Some(&act)) = (weights.get(row + k), acts.get(token + k)) else {
+                let (Some(&weight), Some(&act)) = (weights.get(row + k), acts.get(token + k))
+                else {
                     break;
                 };
                 pairs.push(Pair {
@@ -312,11 +317,5 @@ impl Sample {
             })
             .collect();
         Rows { site, rows }
-    }
-
-    /// Outputs that a site's blocks go into, for each token.
-    pub fn consumers(config: &Config, input: Input) -> usize {
-        let matrices = input.matrices().iter();
-        matrices.map(|&matrix| config.matrix_shape(matrix)[0]).sum()
     }
 }

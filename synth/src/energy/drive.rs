@@ -56,9 +56,10 @@ impl Harness {
     /// Cycles from a pair to its place in the accumulator.
     fn latency(self) -> usize {
         match self {
-            Self::Pe { stages } | Self::Fp8Pe { stages } => {
-                boundaries(stages).iter().filter(|&&present| present).count()
-            }
+            Self::Pe { stages } | Self::Fp8Pe { stages } => boundaries(stages)
+                .iter()
+                .filter(|&&present| present)
+                .count(),
             Self::Nvfp4 => Nvfp4Pair::latency(true),
             _ => 0,
         }
@@ -171,7 +172,9 @@ fn decoded(block: &PackedBlock) -> Decoded {
 }
 
 fn ports(base: &str, writer: &Writer<'_>) -> Result<Vec<(usize, usize)>, EnergyError> {
-    (0..16).map(|i| writer.place(&format!("{base}_{i}"))).collect()
+    (0..16)
+        .map(|i| writer.place(&format!("{base}_{i}")))
+        .collect()
 }
 
 impl Bench {
@@ -195,7 +198,11 @@ impl Bench {
             inputs: vec![vec![0; bits]; length],
         };
         let slice = sample.tokens * seed / seeds..(sample.tokens * (seed + 1) / seeds);
-        let slice = if slice.is_empty() { 0..sample.tokens } else { slice };
+        let slice = if slice.is_empty() {
+            0..sample.tokens
+        } else {
+            slice
+        };
         let mut bench = Self {
             part,
             harness,
@@ -256,7 +263,11 @@ impl Bench {
             let block = writer.place("block")?;
             // Weights and activations pass decoders of the same build.
             for (cycle, pair) in pairs.iter().enumerate() {
-                let it = if stream % 2 == 0 { &pair.weight } else { &pair.act };
+                let it = if stream % 2 == 0 {
+                    &pair.weight
+                } else {
+                    &pair.act
+                };
                 writer.set((block.0, 128), cycle, stream, it.payload);
                 let high = u128::from(it.scale) | u128::from(it.tag) << 8;
                 writer.set((block.0 + 128, 9), cycle, stream, high);
@@ -282,7 +293,9 @@ impl Bench {
         for (side, weight) in [("weight", true), ("act", false)] {
             let lanes = ports(side, writer)?;
             let optional = |name: &str, wanted: bool| {
-                wanted.then(|| writer.place(&format!("{side}_{name}"))).transpose()
+                wanted
+                    .then(|| writer.place(&format!("{side}_{name}")))
+                    .transpose()
             };
             let fp8 = optional("fp8", four_mode)?;
             let nan = optional("nan", !nvfp4)?;
@@ -297,7 +310,11 @@ impl Bench {
                 for (&place, lane) in lanes.iter().zip(it.lanes) {
                     writer.set(place, cycle, stream, lane);
                 }
-                for (place, value) in [(fp8, it.fp8.into()), (nan, it.nan.into()), (scale, it.scale)] {
+                for (place, value) in [
+                    (fp8, it.fp8.into()),
+                    (nan, it.nan.into()),
+                    (scale, it.scale),
+                ] {
                     if let Some(place) = place {
                         writer.set(place, cycle, stream, value);
                     }
@@ -364,7 +381,10 @@ impl Bench {
         let threshold = writer.place("threshold")?;
         let last = writer.place("x_last")?;
         let (data, sensitivity) = if serial {
-            (vec![writer.place("x_data")?], vec![writer.place("x_sensitivity")?])
+            (
+                vec![writer.place("x_data")?],
+                vec![writer.place("x_sensitivity")?],
+            )
         } else {
             (ports("x_data", writer)?, ports("x_sensitivity", writer)?)
         };

@@ -107,7 +107,10 @@ impl Coefficients {
             path: path.to_owned(),
             source,
         })?;
-        let nodes = it.libraries.iter().map(|l| ("libraries.node_nm", l.node_nm));
+        let nodes = it
+            .libraries
+            .iter()
+            .map(|l| ("libraries.node_nm", l.node_nm));
         for (what, found) in [
             ("node_nm", it.node_nm),
             ("voltage", it.voltage),
@@ -422,7 +425,10 @@ pub(super) fn variant(
         buffer: options.coefficients.buffer_pj_per_bit * options.coefficients.scale(library),
     };
     let name = |share: f64| super::share_name(share);
-    let pairs: f64 = products.iter().map(|p| (p.rows * p.row_blocks) as f64).sum();
+    let pairs: f64 = products
+        .iter()
+        .map(|p| (p.rows * p.row_blocks) as f64)
+        .sum();
     // A decoder works for a row of elements, another for a column.
     let shared = 1.0 / options.cols as f64 + 1.0 / options.rows as f64;
     let decoder_30 = energy("decoder", &name(0.3));
@@ -496,16 +502,27 @@ pub(super) fn variant(
         .collect();
 
     let modes_30 = all_memory(at_30, false).1;
-    let by_mode: Vec<[f64; 2]> = Mode::ALL.iter().map(|mode| energy("pe", mode.name())).collect();
+    let by_mode: Vec<[f64; 2]> = Mode::ALL
+        .iter()
+        .map(|mode| energy("pe", mode.name()))
+        .collect();
     let sum_of_modes = |modes: &[f64; 4]| {
         modes
             .iter()
             .zip(&by_mode)
-            .fold([0.0; 2], |sum, (&share, &mode)| add(sum, times(mode, share)))
+            .fold([0.0; 2], |sum, (&share, &mode)| {
+                add(sum, times(mode, share))
+            })
     };
     let pure = sum_of_modes(&modes_30);
     let stream_30 = energy("pe", &name(0.3));
-    let mixing = [0, 1].map(|i| if pure[i] > 0.0 { stream_30[i] / pure[i] } else { 1.0 });
+    let mixing = [0, 1].map(|i| {
+        if pure[i] > 0.0 {
+            stream_30[i] / pure[i]
+        } else {
+            1.0
+        }
+    });
     let mut layers: Vec<LayerRow> = Vec::new();
     let mut base: Vec<([f64; 2], [f64; 2])> = Vec::new();
     for product in &products {
@@ -515,10 +532,7 @@ pub(super) fn variant(
         let datapath = [pure[0] * mixing[0], pure[1] * mixing[1]];
         let blocks = product.row_blocks as f64 / product.site.input.matrices().len() as f64;
         let [buffer, dram] = memory.of(product, &traffic_30);
-        let fixed = add(
-            times(serial, blocks),
-            times(decoder_30, shared * pairs),
-        );
+        let fixed = add(times(serial, blocks), times(decoder_30, shared * pairs));
         let total = add(add(datapath, fixed), [buffer + dram; 2]);
         let [buffer, dram] = memory.of(product, &traffic(fp8, product, true));
         let base_datapath = times(fp8_datapath, pairs);

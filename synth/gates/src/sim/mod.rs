@@ -10,7 +10,9 @@ pub use timed::Timed;
 pub use zero_delay::ZeroDelay;
 
 use crate::energy::Conditions;
-use crate::liberty::{Arc, ArcKind, Cell, Direction, Edge, FlipFlop, Kind, MAX_INPUTS, Power, Response};
+use crate::liberty::{
+    Arc, ArcKind, Cell, Direction, Edge, FlipFlop, Kind, MAX_INPUTS, Power, Response,
+};
 use crate::logic::Logic;
 use crate::netlist::{Instance, Netlist, ONE, OPEN};
 
@@ -266,7 +268,13 @@ impl<'n> Design<'n> {
         self.slews[net as usize][at(edge)]
     }
 
-    fn charge(power: &Power, when: Option<Logic>, states: u64, slews: [f64; 2], load: f64) -> Charge {
+    fn charge(
+        power: &Power,
+        when: Option<Logic>,
+        states: u64,
+        slews: [f64; 2],
+        load: f64,
+    ) -> Charge {
         Charge {
             when,
             states,
@@ -299,8 +307,12 @@ impl<'n> Design<'n> {
             let slew = self.conditions.clock_slew_ns;
             let mut delays = [1; 2];
             for edge in [Edge::Rise, Edge::Fall] {
-                let arcs = pin.arcs.iter().filter(|arc| matches!(arc.kind, ArcKind::Clock(_)));
-                let responses: Vec<&Response> = arcs.filter_map(|arc| response(arc, edge)).collect();
+                let arcs = pin
+                    .arcs
+                    .iter()
+                    .filter(|arc| matches!(arc.kind, ArcKind::Clock(_)));
+                let responses: Vec<&Response> =
+                    arcs.filter_map(|arc| response(arc, edge)).collect();
                 let transition = worst(responses.iter().map(|r| r.transition.at(slew, load)));
                 let delay = mean(responses.iter().map(|r| r.delay.at(slew, load)));
                 self.slews[net as usize][at(edge)] = transition.unwrap_or(slew).max(0.0);
@@ -325,7 +337,8 @@ impl<'n> Design<'n> {
         let clock = &cell.pins[usize::from(logic.clock)];
         let slew = self.conditions.clock_slew_ns;
         let charges = clock.power.iter();
-        let charges = charges.map(|power| Self::charge(power, power.when.clone(), 0, [slew; 2], 0.0));
+        let charges =
+            charges.map(|power| Self::charge(power, power.when.clone(), 0, [slew; 2], 0.0));
         self.flops.push(Flop {
             group: instance.group,
             logic: (**logic).clone(),
@@ -341,12 +354,17 @@ impl<'n> Design<'n> {
     fn gate(&mut self, instance: &Instance) -> Result<(), DesignError> {
         let cell = self.netlist.cell(instance);
         let pins: Vec<u8> = cell.inputs().collect();
-        let inputs: Vec<u32> = pins.iter().map(|&p| instance.pins[usize::from(p)]).collect();
+        let inputs: Vec<u32> = pins
+            .iter()
+            .map(|&p| instance.pins[usize::from(p)])
+            .collect();
         for (pin, place) in cell.pins.iter().zip(0u8..) {
             let net = instance.pins[usize::from(place)];
-            let Some(function) = pin.function.as_ref().filter(|_| {
-                pin.direction == Direction::Output && net != OPEN
-            }) else {
+            let Some(function) = pin
+                .function
+                .as_ref()
+                .filter(|_| pin.direction == Direction::Output && net != OPEN)
+            else {
                 continue;
             };
             let fault = || DesignError::Condition {
@@ -380,7 +398,8 @@ impl<'n> Design<'n> {
                             }
                         }
                         let delay = mean(responses.iter().map(|r| r.delay.at(slew, load)));
-                        let transition = worst(responses.iter().map(|r| r.transition.at(slew, load)));
+                        let transition =
+                            worst(responses.iter().map(|r| r.transition.at(slew, load)));
                         if let Some(delay) = delay {
                             delays[number][at(input_edge)][at(output_edge)] = picoseconds(delay);
                             arrival = arrival.max(self.arrivals[input as usize] + delay.max(0.0));

@@ -132,7 +132,9 @@ impl<'d> Timed<'d> {
                 .zip(&it.inputs)
                 .map(move |(input, &net)| (net, Reader { gate, input }))
         });
-        let pins = (0u32..).zip(&design.pin_charges).map(|(i, pin)| (pin.net, i));
+        let pins = (0u32..)
+            .zip(&design.pin_charges)
+            .map(|(i, pin)| (pin.net, i));
         let asynchronous = (0u32..)
             .zip(&design.flops)
             .filter(|(_, flop)| flop.asynchronous)
@@ -241,7 +243,9 @@ impl<'d> Timed<'d> {
             }
         }
         self.run();
-        self.settled_after = self.settled_after.max(self.last_event.saturating_sub(start));
+        self.settled_after = self
+            .settled_after
+            .max(self.last_event.saturating_sub(start));
         self.wheel.now += 1;
         self.rest();
         self.tally.cycles += 1;
@@ -282,7 +286,11 @@ impl<'d> Timed<'d> {
 
     fn gather(&self, words: &mut [u64; VARIABLES], flop: &Flop, index: usize) {
         for (word, &net) in words.iter_mut().zip(&flop.pins) {
-            *word = if net == OPEN { 0 } else { word_of(self.values[net as usize]) };
+            *word = if net == OPEN {
+                0
+            } else {
+                word_of(self.values[net as usize])
+            };
         }
         let pins = flop.pins.len();
         words[pins] = word_of(self.states[index]);
@@ -393,9 +401,17 @@ impl<'d> Timed<'d> {
         for at_pin in self.pins.range(net) {
             let pin = &design.pin_charges[self.pins.items[at_pin] as usize];
             let mut words = [0u64; VARIABLES];
-            if pin.charges.first().is_some_and(|charge| charge.when.is_some()) {
+            if pin
+                .charges
+                .first()
+                .is_some_and(|charge| charge.when.is_some())
+            {
                 for (word, &net) in words.iter_mut().zip(&pin.variables) {
-                    *word = if net == OPEN { 0 } else { word_of(self.values[net as usize]) };
+                    *word = if net == OPEN {
+                        0
+                    } else {
+                        word_of(self.values[net as usize])
+                    };
                 }
             }
             let (rise, fall) = (u64::from(value), u64::from(!value));
@@ -408,8 +424,7 @@ impl<'d> Timed<'d> {
             let state = &mut self.gate_states[gate as usize];
             *state = *state & !(1 << input) | u8::from(value) << input;
             let output = it.truth >> *state & 1 == 1;
-            let delay =
-                it.delays[usize::from(input)][at(Edge::to(value))][at(Edge::to(output))];
+            let delay = it.delays[usize::from(input)][at(Edge::to(value))][at(Edge::to(output))];
             self.schedule(gate as usize, it.net, output, now, delay, input);
         }
         for at_flop in self.asynchronous.range(net) {
@@ -443,7 +458,11 @@ impl<'d> Timed<'d> {
         if self.tally.cycles.is_multiple_of(LEAKAGE_STRIDE) {
             for cell in &design.state_leakage {
                 for (word, &net) in words.iter_mut().zip(&cell.variables) {
-                    *word = if net == OPEN { 0 } else { word_of(self.values[net as usize]) };
+                    *word = if net == OPEN {
+                        0
+                    } else {
+                        word_of(self.values[net as usize])
+                    };
                 }
                 let states = cell.states.iter();
                 let leakage = states

@@ -150,7 +150,10 @@ impl<'d> ZeroDelay<'d> {
             }
         }
         for gate in &design.gates {
-            let (now, before) = (self.values[gate.net as usize], self.before[gate.net as usize]);
+            let (now, before) = (
+                self.values[gate.net as usize],
+                self.before[gate.net as usize],
+            );
             let changed = now ^ before;
             if changed == 0 || gate.latest.is_empty() {
                 continue;
@@ -224,8 +227,8 @@ impl<'d> ZeroDelay<'d> {
         }
         let outside = &mut groups[design.netlist.groups.len()].clock;
         for (open, gate) in self.open.iter().zip(&design.clock_gates) {
-            *outside += 2.0 * f64::from(open.count_ones()) * gate.switching
-                + STREAMS as f64 * gate.own;
+            *outside +=
+                2.0 * f64::from(open.count_ones()) * gate.switching + STREAMS as f64 * gate.own;
         }
         if let Some(clock) = design.netlist.clock {
             let energy = 2.0 * STREAMS as f64 * design.switching[clock as usize];
@@ -282,4 +285,3 @@ pub(super) fn charged(charges: &[Charge], words: &[u64], rise: u64, fall: u64) -
     }
     energy
 }
-
