@@ -316,7 +316,7 @@ pub fn map(
     let second = format!(
         "read_liberty -lib cells.lib; read_verilog box.v; read_verilog net.v; hierarchy -top {top}; flatten; \
          splitnets; opt_clean -purge; write_verilog -noattr flat.v; design -reset; \
-         read_liberty -lib cells.lib; read_verilog box.v; read_verilog flat.v; hierarchy -top {top}; \
+         read_verilog flat.v; hierarchy -top {top}; \
          write_json net.json"
     );
     run(&YOSYS, folder.path(), &["-q", "-p", &second], top)?;
@@ -425,16 +425,22 @@ pub fn time(mapped: &Mapped, period_ns: f64) -> Result<Timing, AsicError> {
 /// Power by OpenSTA, in mW.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Power {
-    /// Within cells.
-    pub internal: f64,
-    /// Of the nets that cells drive.
-    pub switching: f64,
-    /// Of cells at rest.
+    /// Within flip-flops.
+    pub sequential_internal: f64,
+    /// Of the nets that flip-flops drive.
+    pub sequential_switching: f64,
+    /// Within other cells.
+    pub combinational_internal: f64,
+    /// Of the nets that other cells drive.
+    pub combinational_switching: f64,
+    /// Of all cells at rest.
     pub leakage: f64,
 }
 
-/// Power by OpenSTA with the activities of a simulation, at a clock period in ns: a second opinion on our energies, which
-/// weighs conditions by guesses where we know the states.
+/// Power by OpenSTA with the activities of a simulation, at a clock period in ns: a second opinion on our energies.
+///
+/// OpenSTA 2.0 takes activities of flip-flops as they are given, but derives those of other cells' outputs from their inputs by its own rules, so
+/// that only its figures for flip-flops and leakage are about the same activities.
 ///
 /// # Errors
 /// OpenSTA is missing, or refuses the netlist.
@@ -467,30 +473,37 @@ pub fn power(mapped: &Mapped, tally: &Tally, period_ns: f64) -> Result<Power, As
             }
         }
     }
-    script += "puts ---\nreport_power -digits 8\n";
+    script += "puts second\nreport_power -digits 8\n";
     folder.write("run.tcl", &script)?;
     let arguments = ["-no_init", "-no_splash", "-exit", "run.tcl"];
     let text = run(&STA, folder.path(), &arguments, &report.top)?;
-    let figures: Option<Vec<f64>> = text
-        .split("---\n")
-        .last()
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("Total ")))
-        .map(|line| {
-            let words = line.split_whitespace().take(3);
-            words.filter_map(|word| word.parse::<f64>().ok()).collect()
-        });
-    match figures.as_deref() {
-        Some([internal, switching, leakage]) => Ok(Power {
-            internal: internal * 1e3,
-            switching: switching * 1e3,
-            leakage: leakage * 1e3,
-        }),
-        _ => Err(AsicError::Output {
+    let last = text.split("second\n").last().unwrap_or("");
+    let row = |label: &str| -> Option<[f64; 3]> {
+        let line = last.lines().find_map(|line| line.strip_prefix(label))?;
+        let words: Vec<f64> = line
+            .split_whitespace()
+            .take(3)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        <[f64; 3]>::try_from(words).ok()
+    };
+    let rows = row("Sequential ")
+        .zip(row("Combinational "))
+        .zip(row("Total "));
+    let Some(((sequential, combinational), total)) = rows else {
+        return Err(AsicError::Output {
             tool: STA.name,
             top: report.top.clone(),
-            message: format!("no total power in:\n{text}"),
-        }),
-    }
+            message: format!("no power in:\n{text}"),
+        });
+    };
+    Ok(Power {
+        sequential_internal: sequential[0] * 1e3,
+        sequential_switching: sequential[1] * 1e3,
+        combinational_internal: combinational[0] * 1e3,
+        combinational_switching: combinational[1] * 1e3,
+        leakage: total[2] * 1e3,
+    })
 }
 
 impl Mapped {
@@ -694,14 +707,19 @@ impl Cut {
         let mut names: HashMap<u64, Vec<String>> = HashMap::new();
         let mut next_bit = 2;
         for (name, net) in object("netnames") {
-            let bits = net.get("bits").and_then(Value::as_array);
-            for (index, bit) in bits.into_iter().flatten().enumerate() {
+            let Some(bits) = net.get("bits").and_then(Value::as_array) else {
+                continue;
+            };
+            for (index, bit) in bits.iter().enumerate() {
                 if let Some(bit) = bit.as_u64() {
                     next_bit = next_bit.max(bit + 1);
-                    names
-                        .entry(bit)
-                        .or_default()
-                        .push(format!("{name}[{index}]"));
+                    // A split net has its index in its name.
+                    let full = if bits.len() > 1 {
+                        format!("{name}[{index}]")
+                    } else {
+                        name.clone()
+                    };
+                    names.entry(bit).or_default().push(full);
                 }
             }
         }
