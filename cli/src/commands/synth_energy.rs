@@ -171,6 +171,7 @@ fn print(variant: &Variant, output: &Output) {
         .map(|row| {
             vec![
                 format!("{:.0} %", row.share * 100.0),
+                percent_range([row.modes[2] + row.modes[3], row.modes[1] + row.modes[3]]),
                 range(row.datapath),
                 range(row.decoder),
                 range(row.quantizer),
@@ -186,6 +187,7 @@ fn print(variant: &Variant, output: &Output) {
     output.table(
         &[
             "FP8",
+            "pairs with FP8 weight..activation",
             "datapath",
             "decoder",
             "quantizer",

@@ -211,6 +211,14 @@ impl Blocks {
         (weights, acts.map_or(&[][..], Vec::as_slice))
     }
 
+    /// Shares of FP8 blocks as memory holds them: of the weights, of the activations.
+    pub fn fp8_shares(&self) -> [f64; 2] {
+        [&self.weights, &self.acts].map(|all| {
+            let blocks = || all.iter().flatten();
+            blocks().filter(|block| block.tag).count() as f64 / blocks().count().max(1) as f64
+        })
+    }
+
     /// Pairs of a product for one token by mode, exactly: at each place of a row any weight block meets any activation block.
     pub fn modes(&self, product: &Product) -> [f64; 4] {
         let (weights, acts) = self.of(product);

@@ -234,7 +234,9 @@ pub struct StreamRow {
 pub struct ShareRow {
     /// Target share of FP8 blocks on both sides.
     pub share: f64,
-    /// Pairs by mode, as shares.
+    /// Share of FP8 blocks among those in memory: weights, activations of the tokens that were used.
+    pub fp8_blocks: [f64; 2],
+    /// Pairs by mode, as shares. A block counts as often as it is used, so that its FP8 share may differ much from that in memory.
     pub modes: [f64; 4],
     /// Processing element.
     pub datapath: [f64; 2],
@@ -487,6 +489,7 @@ pub(super) fn variant(
             let (memory, modes, datapath, decoder, total) = total_at(blocks, share);
             ShareRow {
                 share,
+                fp8_blocks: blocks.fp8_shares(),
                 modes,
                 datapath,
                 decoder,
