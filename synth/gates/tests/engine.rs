@@ -23,8 +23,11 @@ const BARE: Conditions = Conditions {
     period_ns: 1.0,
 };
 
+/// An instance: its name, its cell, its pins with their nets.
+type Instance<'a> = (&'a str, &'a str, &'a [(&'a str, u32)]);
+
 /// A module of yosys's JSON: ports with direction and nets, cells with pins and nets.
-fn module(ports: &[(&str, &str, &[u32])], cells: &[(&str, &str, &[(&str, u32)])]) -> String {
+fn module(ports: &[(&str, &str, &[u32])], cells: &[Instance<'_>]) -> String {
     let ports: serde_json::Map<_, _> = ports
         .iter()
         .map(|(name, direction, bits)| {

@@ -235,8 +235,8 @@ impl<'d> Timed<'d> {
                 self.launch(index, start, flop.logic.clock);
             }
         }
-        for index in 0..self.inputs.len().min(inputs.len()) {
-            let value = inputs[index] >> stream & 1 == 1;
+        for (index, word) in inputs.iter().enumerate().take(self.inputs.len()) {
+            let value = word >> stream & 1 == 1;
             let net = self.inputs[index];
             if self.values[net as usize] != value {
                 self.change(net, value, start);
