@@ -263,7 +263,7 @@ impl Bench {
             let block = writer.place("block")?;
             // Weights and activations pass decoders of the same build.
             for (cycle, pair) in pairs.iter().enumerate() {
-                let it = if stream % 2 == 0 {
+                let it = if stream.is_multiple_of(2) {
                     &pair.weight
                 } else {
                     &pair.act
