@@ -530,26 +530,81 @@ pub struct Cosim {
 }
 
 /// What to map to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetName {
     /// A family, mapped only.
     Family(Target),
     /// A device, placed and routed.
     Device(&'static Device),
+    /// Cells of a Liberty library: this one, or Debian's.
+    Asic(Option<PathBuf>),
 }
 
 fn target(text: &str) -> Result<TargetName, String> {
     if let Some(family) = Target::ALL.into_iter().find(|family| family.name() == text) {
         return Ok(TargetName::Family(family));
     }
+    if text == "asic" {
+        return Ok(TargetName::Asic(None));
+    }
+    if let Some(file) = text.strip_prefix("asic:").filter(|file| !file.is_empty()) {
+        return Ok(TargetName::Asic(Some(file.into())));
+    }
     Device::named(text).map(TargetName::Device).ok_or_else(|| {
         let families = Target::ALL.map(Target::name).join(", ");
         let devices: Vec<String> = DEVICES.iter().map(ToString::to_string).collect();
         format!(
-            "expected {families} to map only, or {} to place and route",
+            "expected {families} to map only, {} to place and route, or asic or asic:LIBERTY",
             devices.join(", ")
         )
     })
+}
+
+/// What a mapping to a library optimises for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GoalName {
+    /// Few and small cells
+    Area,
+    /// A short critical path
+    Speed,
+}
+
+/// What --target asic and --energy take.
+#[derive(Debug, Args)]
+pub struct AsicArguments {
+    /// Energy of block pairs, quantized blocks, layers and a model, by simulation of mapped netlists
+    #[arg(long, conflicts_with_all = ["target", "module", "no_dsp", "table", "no_route", "part"])]
+    pub energy: bool,
+    /// Energy: the model whose blocks are used, shared-4x3, base-4 or a file
+    #[arg(long, value_name = "MODEL", requires = "energy")]
+    pub model: Option<PathBuf>,
+    /// Energy: tokens that the model reads
+    #[arg(long, value_name = "N", default_value_t = 160, value_parser = positive, requires = "energy")]
+    pub tokens: usize,
+    /// Energy: tokens that share one reading of the weights from DRAM
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive, requires = "energy")]
+    pub batch: usize,
+    /// Energy: capacitance of the wire to each pin, in fF
+    #[arg(long, value_name = "FF", default_value_t = 2.0, requires = "energy")]
+    pub wire_ff: f64,
+    /// Energy: what memory costs (JSON as in synth/src/energy.json)
+    #[arg(long, value_name = "FILE", requires = "energy")]
+    pub memory: Option<PathBuf>,
+    /// Energy: without the quantizer that takes a block a cycle, whose mapping takes minutes
+    #[arg(long, requires = "energy")]
+    pub no_parallel_quantizer: bool,
+    /// Target asic, energy: Liberty library (default: Debian's osu018, where it is installed)
+    #[arg(long, value_name = "FILE")]
+    pub liberty: Option<PathBuf>,
+    /// What a mapping to a library optimises for
+    #[arg(long, value_enum, default_value_t = GoalName::Area)]
+    pub goal: GoalName,
+    /// Target asic: registers with an enable get a gated clock
+    #[arg(long, conflicts_with = "energy")]
+    pub clock_gating: bool,
+    /// Target asic: prove that the netlist equals the Verilog
+    #[arg(long, conflicts_with = "energy")]
+    pub prove: bool,
 }
 
 #[derive(Debug, Args)]
@@ -562,8 +617,9 @@ pub struct Synth {
     /// Table: only this part (may be given several times)
     #[arg(long, value_name = "PART", conflicts_with_all = ["module", "no_dsp"])]
     pub part: Vec<String>,
-    /// What to map to: generic, ice40, ecp5, gowin (default: generic); or a device to place and route on: ice40:hx8k,
-    /// ice40:up5k, ecp5:25, ecp5:45, ecp5:85, gowin:gw1n-9, gowin:gw2a-18 (default of the table: ecp5:85)
+    /// What to map to: generic, ice40, ecp5, gowin (default: generic); a device to place and route on: ice40:hx8k,
+    /// ice40:up5k, ecp5:25, ecp5:45, ecp5:85, gowin:gw1n-9, gowin:gw2a-18 (default of the table: ecp5:85); or asic,
+    /// asic:LIBERTY: the cells of a library
     #[arg(long, value_name = "TARGET", value_parser = target)]
     pub target: Option<TargetName>,
     /// Module to synthesize (default: the whole core)
@@ -575,9 +631,9 @@ pub struct Synth {
     /// Area only, without placing and routing
     #[arg(long)]
     pub no_route: bool,
-    /// Seeds of the placer, 1 to N: the clock is the middle one of theirs
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub seeds: u32,
+    /// Seeds of the placer, 1 to N: the clock is the middle one of theirs (default: 1); energy: slices of the data (default: 5)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub seeds: Option<u32>,
     /// Clock that the placer aims at, MHz
     #[arg(long, value_name = "MHZ", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub mhz: u32,
@@ -590,6 +646,8 @@ pub struct Synth {
     /// List what the store has
     #[arg(long, conflicts_with_all = ["table", "part", "target", "module", "no_dsp", "no_route"])]
     pub list: bool,
+    #[command(flatten)]
+    pub asic: AsicArguments,
 }
 
 /// Families that estimates are made for.

@@ -6,7 +6,9 @@
 //! tells area without synthesis from what was measured. The programs that are called are found as
 //! `testbench::tool` finds them.
 
+pub mod asic;
 pub mod device;
+pub mod energy;
 pub mod estimate;
 pub mod harness;
 pub mod nextpnr;

@@ -1,5 +1,7 @@
 //! `fgmp synth`: the table of parts, and modules mapped, placed and routed.
 
+mod asic;
+mod energy;
 mod module;
 
 use std::time::Instant;
@@ -19,6 +21,9 @@ use crate::output::{Outcome, Output, count};
 /// Runs the command.
 pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
     let config = arguments.array.config()?;
+    if arguments.asic.energy {
+        return energy::run(&arguments.asic, arguments.seeds, config, output);
+    }
     let path = arguments.store.clone().unwrap_or_else(Store::default_path);
     let store = if arguments.fresh {
         Store::anew(path)
@@ -34,7 +39,7 @@ pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
     let seeds: Vec<u32> = if arguments.no_route {
         Vec::new()
     } else {
-        (1..=arguments.seeds).collect()
+        (1..=arguments.seeds.unwrap_or(1)).collect()
     };
     let options = |device| Options {
         device,
@@ -43,21 +48,23 @@ pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
         store: Some(&store),
     };
     if asks_for_table || !asks_for_module {
-        let device = match arguments.target {
+        let device = match &arguments.target {
             None => ECP5_85,
             Some(TargetName::Device(device)) => device,
             Some(TargetName::Family(family)) => bail!(
                 "--table needs a device, such as {}, not a family",
                 Device::named(family.name()).unwrap_or(ECP5_85)
             ),
+            Some(TargetName::Asic(_)) => bail!("--table needs a device, such as {ECP5_85}"),
         };
         return table(arguments, config, &options(device), output);
     }
-    match arguments.target {
+    match &arguments.target {
         Some(TargetName::Device(device)) => {
             module::place(arguments, config, &options(device), output)
         }
-        Some(TargetName::Family(family)) => module::map(arguments, config, family, output),
+        Some(TargetName::Family(family)) => module::map(arguments, config, *family, output),
+        Some(TargetName::Asic(library)) => asic::run(arguments, library.as_deref(), config, output),
         None => module::map(arguments, config, synth::yosys::Target::Generic, output),
     }
 }
@@ -184,7 +191,7 @@ fn table(
         "LUT4: tables and what carry cells take of their places, the harness (a shift register before, a parity behind) included; blocks: multipliers",
     );
     output.line(
-        "not measured: energy, any board; peers: measured in the same way, but not pipelined",
+        "not measured: any board (energy: fgmp synth --energy); peers: measured in the same way, but not pipelined",
     );
     output.json(&Table {
         parameters: config,

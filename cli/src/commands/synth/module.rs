@@ -40,8 +40,7 @@ struct Placed {
 }
 
 /// The bundle that has the wanted module, and the module's full name: of core or accelerator, whose parts are the same.
-fn find(arguments: &Synth, config: ArrayConfig) -> anyhow::Result<(Bundle, String)> {
-    let wanted = arguments.module.as_deref().unwrap_or(TOP);
+pub fn find(wanted: &str, config: ArrayConfig) -> anyhow::Result<(Bundle, String)> {
     // `pe` is as good as `fgmp_pe`.
     let prefixed = format!("{PREFIX}{wanted}");
     let mut modules = Vec::new();
@@ -79,7 +78,7 @@ pub fn place(
     if !options.seeds.is_empty() {
         synth::nextpnr::find(device)?;
     }
-    let (mut bundle, name) = find(arguments, config)?;
+    let (mut bundle, name) = find(arguments.module.as_deref().unwrap_or(TOP), config)?;
     // The wanted module stands last, without what it does not hold.
     let used = bundle.instance_counts(&name);
     bundle
@@ -186,7 +185,7 @@ pub fn map(
     target: Target,
     output: &Output,
 ) -> anyhow::Result<Outcome> {
-    let (bundle, module) = find(arguments, config)?;
+    let (bundle, module) = find(arguments.module.as_deref().unwrap_or(TOP), config)?;
     let spinner = output.spinner("yosys");
     let start = Instant::now();
     let mapping = Mapping {
