@@ -32,7 +32,7 @@ pub struct OutputFifo {
     /// It is taken.
     pub out_ready: Signal<In, Bit>,
 
-    words: LutRam<73, 3>,
+    memory: LutRam<73, 3>,
     head: Register<Bits<3>>,
     tail: Register<Bits<3>>,
     count: Register<Bits<4>>,
@@ -55,14 +55,14 @@ impl Logic for OutputFifo {
         self.arriving.next = bit_cast::<73, 64>(self.in_data.val())
             | (bit_cast::<73, 8>(self.in_keep.val()) << 64)
             | (bit_cast::<73, 1>(self.in_last.val().into()) << 72);
-        self.words.clock.next = self.clock.val();
-        self.words.write.next = self.put.val();
-        self.words.write_address.next = self.tail.q.val();
-        self.words.write_data.next = self.arriving.val();
-        self.words.read_address.next = self.head.q.val();
-        self.out_data.next = self.words.read_data.val().get_bits::<64>(0);
-        self.out_keep.next = self.words.read_data.val().get_bits::<8>(64);
-        self.out_last.next = self.words.read_data.val().get_bit(72);
+        self.memory.clock.next = self.clock.val();
+        self.memory.write.next = self.put.val();
+        self.memory.write_address.next = self.tail.q.val();
+        self.memory.write_data.next = self.arriving.val();
+        self.memory.read_address.next = self.head.q.val();
+        self.out_data.next = self.memory.read_data.val().get_bits::<64>(0);
+        self.out_keep.next = self.memory.read_data.val().get_bits::<8>(64);
+        self.out_last.next = self.memory.read_data.val().get_bit(72);
         if self.put.val() {
             self.tail.d.next = self.tail.q.val() + 1;
             self.count.d.next = self.count.q.val() + 1;
