@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hdl::build::{ACCELERATOR_TOP, emit_accelerator};
 use hdl::config::{ArrayConfig, Multiplier};
 use hdl::emit::{Bundle, Module};
+use hdl::mac::{MAX_STAGES, MIN_STAGES};
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -316,10 +317,28 @@ pub fn terms(config: ArrayConfig) -> Vec<(&'static str, f64)> {
     let (weight_blocks, weight_tables) = bank(config.weight_blocks);
     let (act_blocks, act_tables) = bank(config.act_blocks);
     let (result_blocks, result_tables) = memory(16, config.result_elements);
-    vec![
+    let (sensitivity_blocks, sensitivity_tables) = if config.quantizer_lanes > 1 {
+        let (blocks, tables) = memory(32, 2 * config.weight_blocks);
+        (4.0 * blocks, 4.0 * tables)
+    } else {
+        memory(32, 8 * config.weight_blocks)
+    };
+    let mut terms: Vec<(&'static str, f64)> = [
+        "processing element of 3 stages",
+        "of 4 stages",
+        "of 5 stages",
+        "of 6 stages",
+        "of 7 stages",
+        "of 8 stages",
+        "of 9 stages",
+    ]
+    .into_iter()
+    .zip(MIN_STAGES..=MAX_STAGES)
+    // Each number of stages has its own places for registers.
+    .map(|(name, stages)| (name, if stages == config.pipeline { pes } else { 0.0 }))
+    .collect();
+    terms.extend([
         ("all", 1.0),
-        ("processing element", pes),
-        ("its stages", pes * config.pipeline as f64),
         ("its accumulator's bits", pes * config.acc_bits() as f64),
         ("its multiplications in blocks", pes * blocks_multiply),
         ("row", rows),
@@ -332,13 +351,14 @@ pub fn terms(config: ArrayConfig) -> Vec<(&'static str, f64)> {
         ),
         (
             "block memories",
-            rows * weight_blocks + cols * act_blocks + result_blocks,
+            rows * weight_blocks + cols * act_blocks + result_blocks + sensitivity_blocks,
         ),
         (
             "tables of distributed memories",
-            rows * weight_tables + cols * act_tables + result_tables,
+            rows * weight_tables + cols * act_tables + result_tables + sensitivity_tables,
         ),
-    ]
+    ]);
+    terms
 }
 
 /// Fitted to samples of one flow.
@@ -606,6 +626,11 @@ mod tests {
             ((1, 128), 0.0),
             ((1, 512), 1.0),
             ((16, 4096), 4.0),
+            ((32, 32), 0.0),
+            ((32, 64), 1.0),
+            ((64, 32), 0.0),
+            ((64, 64), 2.0),
+            ((64, 1024), 4.0),
         ] {
             assert_eq!(memory(width, depth).0, blocks, "{width} x {depth}");
         }
