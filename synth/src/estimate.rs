@@ -2,7 +2,7 @@
 //!
 //! Area is a sum over the accelerator's units, and the numbers and widths of these follow from the configuration: so many processing
 //! elements, decoders, banks, readers. A model has one coefficient for each such [`term`](terms), found by least squares of
-//! the relative error over measured configurations. Those that come with the program are lines of a [`Store`](crate::store::Store); the user's own
+//! the relative error over measured configurations. Those that come with the program are lines of a [`Store`]; the user's own
 //! are added. [`Model::left_out`] tells how well it predicts what it has not seen.
 
 use std::collections::BTreeMap;

@@ -10,10 +10,9 @@ pub fn map<T: Sync, R: Send>(items: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                loop {
-                    let Some((index, item)) = queue.lock().ok().and_then(|mut it| it.next()) else {
-                        break;
-                    };
+                // A function of its own, so that the lock is not held during the job.
+                let next = || queue.lock().ok().and_then(|mut items| items.next());
+                while let Some((index, item)) = next() {
                     let result = job(item);
                     if let Ok(mut results) = results.lock() {
                         results.push((index, result));
