@@ -129,6 +129,8 @@ pub struct ModelArguments {
 pub enum SelectionName {
     /// One threshold for all weights, one for all activations
     Global,
+    /// Likewise, but an activation block counts once for each row of weights that it meets: a share of the work
+    Pairs,
     /// A threshold for each matrix and each input
     PerLayer,
     /// At random, by --seed
@@ -140,6 +142,7 @@ impl SelectionName {
     pub const fn selection(self, seed: u64) -> Selection {
         match self {
             Self::Global => Selection::Global,
+            Self::Pairs => Selection::Pairs,
             Self::PerLayer => Selection::PerLayer,
             Self::Random => Selection::Random(seed),
         }
@@ -581,6 +584,9 @@ pub struct AsicArguments {
     /// Energy: tokens that the model reads
     #[arg(long, value_name = "N", default_value_t = 160, value_parser = positive, requires = "energy")]
     pub tokens: usize,
+    /// Energy: what the share of FP8 is a share of: stored blocks (global), or block pairs
+    #[arg(long, value_enum, default_value_t = SelectionName::Global, requires = "energy")]
+    pub selection: SelectionName,
     /// Energy: tokens that share one reading of the weights from DRAM
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive, requires = "energy")]
     pub batch: usize,

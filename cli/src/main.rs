@@ -40,7 +40,7 @@ fn run(cli: Cli, output: &Output) -> anyhow::Result<Outcome> {
         Command::Matmul(arguments) => commands::matmul::run(&arguments, output),
         Command::Emit(arguments) => commands::emit::run(&arguments, seed, output),
         Command::Cosim(arguments) => commands::cosim::run(&arguments, seed, output),
-        Command::Synth(arguments) => commands::synth::run(&arguments, output),
+        Command::Synth(arguments) => commands::synth::run(&arguments, seed, output),
         Command::Estimate(arguments) => commands::estimate::run(&arguments, seed, output),
         Command::Board(arguments) => commands::board::run(&arguments, output),
         Command::Fisher(arguments) => commands::fisher::run(&arguments, output),

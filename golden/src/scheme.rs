@@ -46,6 +46,23 @@ impl Share {
             .select_nth_unstable_by(index, |a, b| b.total_cmp(a))
             .1
     }
+
+    /// As [`Share::threshold`] of scores with weights: those above it have at most the share p of all weight.
+    ///
+    /// With equal weights it is the same threshold. Reorders `scored`, which holds each score with its weight.
+    pub fn weighted_threshold(self, scored: &mut [(f64, u64)]) -> f64 {
+        let all: u64 = scored.iter().map(|&(_, weight)| weight).sum();
+        let bound = self.0 * all as f64;
+        scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        let mut above = 0;
+        for &(score, weight) in &*scored {
+            above += weight;
+            if above as f64 > bound {
+                return score;
+            }
+        }
+        f64::NEG_INFINITY
+    }
 }
 
 impl TryFrom<f64> for Share {
@@ -97,6 +114,9 @@ pub enum Selection {
     /// One threshold on the impact score for all weights, one for all activations: FGMP.
     #[default]
     Global,
+    /// As [`Selection::Global`], but an activation block counts once for each row of weights that it meets: the share is of block
+    /// pairs, which is what energy is spent on, not of stored blocks. Weight blocks all meet as many activations and count alike.
+    Pairs,
     /// A threshold for each matrix and for each input of linear layers, so that each has the same share.
     PerLayer,
     /// At random by this seed: what any policy must beat. Activations draw positions once, not anew for each token.
@@ -108,6 +128,7 @@ impl Selection {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Global => "global",
+            Self::Pairs => "pairs",
             Self::PerLayer => "per-layer",
             Self::Random(_) => "random",
         }
@@ -154,6 +175,40 @@ mod tests {
             f64::NEG_INFINITY
         );
         assert_eq!(Share(0.3).threshold(&mut []), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn weights_count_for_the_share() {
+        let mut scored = [(1.0, 1), (5.0, 3), (3.0, 2), (4.0, 4)];
+        for (share, threshold) in [
+            (0.0, 5.0),
+            (0.29, 5.0),
+            // The block of weight 3 alone is three tenths.
+            (0.3, 4.0),
+            (0.7, 3.0),
+            (0.9, 1.0),
+            (1.0, f64::NEG_INFINITY),
+        ] {
+            assert_eq!(
+                Share(share).weighted_threshold(&mut scored),
+                threshold,
+                "share {share}"
+            );
+        }
+        assert_eq!(Share(0.3).weighted_threshold(&mut []), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn equal_weights_are_none() {
+        let scores = [5.0, 1.0, 3.0, 3.0, 2.0, 4.0, 0.0, 3.0, 9.0, 8.0];
+        for tenth in 0..=10 {
+            let share = Share(f64::from(tenth) / 10.0);
+            let mut scored = scores.map(|score| (score, 7));
+            assert_eq!(
+                share.weighted_threshold(&mut scored),
+                share.threshold(&mut scores.to_vec())
+            );
+        }
     }
 
     #[test]

@@ -13,11 +13,11 @@ use std::sync::{LazyLock, Mutex};
 use golden::eval::{Evaluation, Options, perplexity, weight_fp8_share_by_layer};
 use golden::matmul::matmul;
 use golden::model::{
-    Calibration, CalibrationWindows, Capture, Compensation, Config, ConfigHints, Input, KvCache,
-    LanguageModel, Matrix, Model, ModelError, QuantizedModel, Site, Tally, forward,
+    Calibration, CalibrationWindows, Capture, Compensation, Config, ConfigHints, GlobalPolicy,
+    Input, KvCache, LanguageModel, Matrix, Model, ModelError, QuantizedModel, Site, Tally, forward,
 };
 use golden::packed::PackedFile;
-use golden::quantizer::WeightOptions;
+use golden::quantizer::{Policy, WeightOptions};
 use golden::tensors::{RawTensor, TensorFile, read_tokens};
 use golden::{Scheme, Selection, Share};
 use half::bf16;
@@ -467,6 +467,46 @@ fn activations_have_a_threshold_for_each_input_or_random_positions() {
         .sum::<f64>()
         / (seeds as usize * calibration.scales().len()) as f64;
     assert!((0.2..0.4).contains(&mean), "{mean}");
+}
+
+#[test]
+fn a_share_of_the_pairs_counts_a_block_as_often_as_it_is_used() {
+    let model = Model::from_tensors(tiny(json!({ "heads": 4 })), ConfigHints::default()).unwrap();
+    let config = *model.config();
+    let stream: Vec<u32> = (0..401).map(|i| i * 7 % 11).collect();
+    let calibration = calibrate(&model, &stream, 10, 40, None).unwrap();
+    // Of the calibration's own blocks, so that the share is exact but for one block.
+    let share = |selection, weighted: bool| {
+        let policy = GlobalPolicy::Share(Share::FGMP, selection);
+        let quantizers = calibration.quantizers(policy).unwrap();
+        let (mut above, mut all) = (0, 0);
+        for ((site, quantizer), scores) in config
+            .all_sites()
+            .zip(&quantizers)
+            .zip(calibration.scores())
+        {
+            let rows: usize = site
+                .input
+                .matrices()
+                .iter()
+                .map(|&matrix| config.matrix_shape(matrix)[0])
+                .sum();
+            let uses = if weighted { rows } else { 1 };
+            let (scale, factor) = (quantizer.scale(), quantizer.sensitivity().factor);
+            let threshold = quantizer.policy().threshold();
+            let in_unit = |score| Policy::of_original_units(score, scale, factor).threshold();
+            let fp8 = |&&score: &&f64| in_unit(score) > threshold;
+            above += uses * scores.iter().filter(fp8).count();
+            all += uses * scores.len();
+        }
+        above as f64 / all as f64
+    };
+    let close = |share: f64| (share - 0.3).abs() < 0.02;
+    assert!(close(share(Selection::Global, false)));
+    assert!(close(share(Selection::Pairs, true)));
+    // The two differ, or this would show nothing.
+    assert!(!close(share(Selection::Global, true)));
+    assert!(!close(share(Selection::Pairs, false)));
 }
 
 #[test]

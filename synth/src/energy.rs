@@ -288,6 +288,14 @@ pub fn measure(
         .collect::<Result<Vec<_>, _>>()?;
     let at_30 = sample.blocks(workload, 0.3)?;
 
+    let basis = report::Basis {
+        options,
+        library: &library,
+        sample: &sample,
+        mixed: &mixed,
+        fp8: &fp8,
+        at_30: &at_30,
+    };
     let mut variants = Vec::new();
     for gated in gatings {
         let mut jobs = Vec::new();
@@ -348,14 +356,13 @@ pub fn measure(
             })
             .collect();
         let streams = rows.into_iter().map(|(row, _)| row).collect();
-        variants.push(report::variant(
-            gated, parts, streams, options, &library, &sample, &mixed, &fp8, &at_30,
-        ));
+        variants.push(report::variant(gated, parts, streams, &basis));
     }
     progress(steps, steps);
     Ok(Report {
         model: workload.name.clone(),
         tokens: workload.tokens.len(),
+        selection: workload.selection.name(),
         library: library.name.clone(),
         corner: library.corner.clone(),
         voltage: library.voltage,
@@ -496,6 +503,10 @@ fn stream_row(job: &Job<'_>, runs: &[Run]) -> StreamRow {
             zero_delay: spread(&|run| total(&run.zero)),
             timed: spread(&|run| total(&run.timed)),
         },
+        by_seed: runs
+            .iter()
+            .map(|run| [total(&run.zero), total(&run.timed)])
+            .collect(),
         zero_delay: mean(&|run| run.zero.per_cycle().times(slots)),
         timed: mean(&|run| run.timed.per_cycle().times(slots)),
         toggles: [

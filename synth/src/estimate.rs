@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use testbench::cache::digest;
 
+use crate::energy::Report;
 use crate::parallel;
-use crate::store::{Entry, Store};
+use crate::store::{Entry, Store, StoreError};
 use crate::table::{Spread, TableError};
 use crate::yosys::{self, Hierarchy, Mapping, Multipliers, Target, cells_without};
 
@@ -275,6 +276,168 @@ pub fn shipped_clocks() -> Vec<Clock> {
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
     clocks(&entries)
+}
+
+/// Kind of the store's lines that hold measured energies.
+pub const ENERGY_KIND: &str = "energy";
+
+/// Energies that come with the program.
+const SHIPPED_ENERGIES: &str = include_str!("../data/energies.jsonl");
+
+/// What a processing element costs, as [`crate::energy::measure`] found it or between two such findings. Pairs of figures are
+/// without and with glitches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairEnergy {
+    /// The library.
+    pub library: String,
+    /// Its operating conditions.
+    pub corner: String,
+    /// Whose blocks ran.
+    pub model: String,
+    /// What the share of FP8 blocks was a share of.
+    pub selection: String,
+    /// Whether registers that don't load are not clocked.
+    pub clock_gating: bool,
+    /// Stages of the processing element.
+    pub stages: usize,
+    /// Whether another number of stages lay on either side, and this one is the line between.
+    #[serde(default)]
+    pub interpolated: bool,
+    /// pJ a pair by mode, weight first, then of a model at 30 % FP8.
+    pub pair_pj: [[f64; 2]; 5],
+    /// pJ a pair of a processing element of FP8 alone.
+    pub fp8_alone_pj: [f64; 2],
+}
+
+/// Names of the streams of [`PairEnergy::pair_pj`].
+pub const ENERGY_STREAMS: [&str; 5] = [
+    "FP4 x FP4",
+    "FP4 x FP8",
+    "FP8 x FP4",
+    "FP8 x FP8",
+    "30 % FP8",
+];
+
+impl PairEnergy {
+    /// What a measurement says, with and without gated clocks.
+    #[must_use]
+    pub fn of(report: &Report, stages: usize) -> Vec<Self> {
+        let lines = report.variants.iter().filter_map(|variant| {
+            let energy = |part: &str, stream: &str| {
+                let mut rows = variant.streams.iter();
+                let row = rows.find(|row| row.part == part && row.stream == stream)?;
+                Some([row.energy.zero_delay.median, row.energy.timed.median])
+            };
+            let mut pair_pj = [[0.0; 2]; 5];
+            for (pair, stream) in pair_pj.iter_mut().zip(ENERGY_STREAMS) {
+                *pair = energy("pe", stream)?;
+            }
+            Some(Self {
+                library: report.library.clone(),
+                corner: report.corner.clone(),
+                model: report.model.clone(),
+                selection: report.selection.to_owned(),
+                clock_gating: variant.clock_gating,
+                stages,
+                interpolated: false,
+                pair_pj,
+                fp8_alone_pj: energy("fp8_pe", "FP8 x FP8")?,
+            })
+        });
+        lines.collect()
+    }
+
+    /// Puts it into a store, where it replaces what was measured under the same conditions before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn keep(&self, store: &Store) -> Result<(), StoreError> {
+        let subject = json!({
+            "library": self.library, "corner": self.corner, "model": self.model,
+            "selection": self.selection, "clock_gating": self.clock_gating, "stages": self.stages,
+        });
+        let key = digest(["energy 1", &subject.to_string()]);
+        store.put(key, ENERGY_KIND, subject, self)
+    }
+
+    fn same_conditions(&self, other: &Self) -> bool {
+        (
+            &self.library,
+            &self.corner,
+            &self.model,
+            &self.selection,
+            self.clock_gating,
+        ) == (
+            &other.library,
+            &other.corner,
+            &other.model,
+            &other.selection,
+            other.clock_gating,
+        )
+    }
+
+    /// On the line to another, at `stages`.
+    fn towards(&self, other: &Self, stages: usize) -> Self {
+        let along = (stages - self.stages) as f64 / (other.stages - self.stages) as f64;
+        let between = |a: [f64; 2], b: [f64; 2]| [0, 1].map(|i| a[i] + (b[i] - a[i]) * along);
+        Self {
+            stages,
+            interpolated: true,
+            pair_pj: [0, 1, 2, 3, 4].map(|i| between(self.pair_pj[i], other.pair_pj[i])),
+            fp8_alone_pj: between(self.fp8_alone_pj, other.fp8_alone_pj),
+            ..self.clone()
+        }
+    }
+}
+
+/// The energies among a store's lines.
+pub fn energies<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<PairEnergy> {
+    entries
+        .into_iter()
+        .filter(|entry| entry.kind == ENERGY_KIND)
+        .filter_map(|entry| PairEnergy::deserialize(&entry.result).ok())
+        .collect()
+}
+
+/// The energies that come with the program.
+#[must_use]
+pub fn shipped_energies() -> Vec<PairEnergy> {
+    let entries: Vec<Entry> = SHIPPED_ENERGIES
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    energies(&entries)
+}
+
+/// Energies at a number of stages, for each library and other condition that has been measured at it or on both sides of it. The
+/// last measurement counts.
+#[must_use]
+pub fn energies_at(known: &[PairEnergy], stages: usize) -> Vec<PairEnergy> {
+    let mut conditions: Vec<&PairEnergy> = Vec::new();
+    for it in known {
+        if conditions.iter().all(|other| !other.same_conditions(it)) {
+            conditions.push(it);
+        }
+    }
+    let found = conditions.into_iter().filter_map(|condition| {
+        let of = known
+            .iter()
+            .rev()
+            .filter(|it| it.same_conditions(condition));
+        // `min_by_key` and `max_by_key` differ in which of equals they give; reversed, the last measured comes first.
+        let above = of
+            .clone()
+            .filter(|it| it.stages >= stages)
+            .min_by_key(|it| it.stages)?;
+        if above.stages == stages {
+            return Some(above.clone());
+        }
+        let below = of
+            .filter(|it| it.stages < stages)
+            .min_by_key(|it| stages - it.stages)?;
+        Some(below.towards(above, stages))
+    });
+    found.collect()
 }
 
 /// A memory of `width` bits by `depth` words: block memories and tables that ECP5 holds it in. Distributed memory has cells of 4 bits by 16 words
@@ -613,6 +776,58 @@ mod tests {
         let model = Model::fit(&old, FLOW).unwrap();
         assert_eq!(model.samples().len(), 40);
         assert!(model.predict(ArrayConfig::default()).lut4 > 100.0);
+    }
+
+    fn energy(stages: usize, pj: f64) -> PairEnergy {
+        PairEnergy {
+            library: "lib".into(),
+            corner: "typical".into(),
+            model: "model".into(),
+            selection: "global".into(),
+            clock_gating: false,
+            stages,
+            interpolated: false,
+            pair_pj: [[pj, 2.0 * pj]; 5],
+            fp8_alone_pj: [pj, pj],
+        }
+    }
+
+    #[test]
+    fn energies_lie_on_the_line_between_measurements() {
+        let gated = PairEnergy {
+            clock_gating: true,
+            ..energy(3, 9.0)
+        };
+        // The second measurement at seven stages counts.
+        let known = [
+            energy(3, 10.0),
+            energy(7, 99.0),
+            gated.clone(),
+            energy(7, 30.0),
+            energy(9, 40.0),
+        ];
+        let at = |stages| energies_at(&known, stages);
+        assert_eq!(at(7), [energy(7, 30.0)]);
+        assert_eq!(at(3), [energy(3, 10.0), gated]);
+        let between = at(4);
+        assert_eq!(between[0].pair_pj, [[15.0, 30.0]; 5]);
+        assert!(between[0].interpolated);
+        assert_eq!(between.len(), 1);
+        // Nothing is known beyond the ends.
+        assert!(energies_at(&known[..1], 4).is_empty());
+    }
+
+    #[test]
+    fn measured_energies_are_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("store.jsonl")).unwrap();
+        energy(7, 1.0).keep(&store).unwrap();
+        energy(7, 2.0).keep(&store).unwrap();
+        energy(8, 3.0).keep(&store).unwrap();
+        let again = Store::open(store.path()).unwrap();
+        let mut found = energies(&again.entries());
+        found.sort_by_key(|it| it.stages);
+        assert_eq!(found, [energy(7, 2.0), energy(8, 3.0)]);
     }
 
     #[test]

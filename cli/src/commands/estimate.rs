@@ -5,8 +5,8 @@ use std::time::Instant;
 use hdl::config::ArrayConfig;
 use serde::Serialize;
 use synth::estimate::{
-    Clock, Flow, Model, RESOURCES, Resources, clocks, measure, random_configs, samples, shipped,
-    shipped_clocks,
+    Clock, ENERGY_STREAMS, Flow, Model, PairEnergy, RESOURCES, Resources, clocks, energies,
+    energies_at, measure, random_configs, samples, shipped, shipped_clocks, shipped_energies,
 };
 use synth::store::Store;
 use synth::table::{Spread, TableError};
@@ -28,6 +28,7 @@ struct Report {
     left_out_lut4: Option<Spread>,
     left_out_registers: Option<Spread>,
     clocks: Vec<Clock>,
+    energies: Vec<PairEnergy>,
 }
 
 #[derive(Serialize)]
@@ -137,6 +138,34 @@ pub fn run(arguments: &Estimate, seed: u64, output: &Output) -> anyhow::Result<O
             &rows,
         );
     }
+    let mut known = shipped_energies();
+    known.extend(energies(&entries));
+    let energies = energies_at(&known, config.pipeline);
+    if !energies.is_empty() {
+        let bracket = |pj: [f64; 2]| format!("{:.1}..{:.1}", pj[0], pj[1]);
+        let rows: Vec<Vec<String>> = energies
+            .iter()
+            .map(|it| {
+                let gated = if it.clock_gating { "gated" } else { "plain" };
+                let source = if it.interpolated {
+                    "between two"
+                } else {
+                    "measured"
+                };
+                [it.library.clone(), gated.into(), it.selection.clone()]
+                    .into_iter()
+                    .chain(it.pair_pj.iter().map(|&pj| bracket(pj)))
+                    .chain([bracket(it.fp8_alone_pj), source.into()])
+                    .collect()
+            })
+            .collect();
+        let header: Vec<&str> = ["pJ a block pair: library", "clocks", "share of"]
+            .into_iter()
+            .chain(ENERGY_STREAMS)
+            .chain(["FP8 element", "from"])
+            .collect();
+        output.table(&header, &rows);
+    }
     output.line("not estimated: the clock of the whole accelerator, placement");
     output.json(&Report {
         parameters: config,
@@ -146,6 +175,7 @@ pub fn run(arguments: &Estimate, seed: u64, output: &Output) -> anyhow::Result<O
         left_out_lut4,
         left_out_registers,
         clocks: measured,
+        energies,
     })?;
     Ok(Outcome::Done)
 }

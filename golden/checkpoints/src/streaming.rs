@@ -425,7 +425,9 @@ impl<'a> Work<'a> {
             let mut scales = self.create(index, "codes")?;
             let unit = match self.job.options.selection {
                 Selection::Random(_) => 1.0,
-                Selection::Global | Selection::PerLayer => f64::from(scale.get()).powi(2),
+                Selection::Global | Selection::Pairs | Selection::PerLayer => {
+                    f64::from(scale.get()).powi(2)
+                }
             };
             self.each_chunk(info, |first, chunk| {
                 let sensitivity = self.sensitivity(info, first, chunk.len())?;
@@ -560,7 +562,7 @@ impl<'a> Work<'a> {
             Scheme::Fgmp { fp8_share } => {
                 let groups: Vec<&[usize]> = match self.job.options.selection {
                     Selection::PerLayer => all.chunks(1).collect(),
-                    Selection::Global | Selection::Random(_) => vec![&all],
+                    Selection::Global | Selection::Pairs | Selection::Random(_) => vec![&all],
                 };
                 let mut thresholds = Vec::new();
                 for group in groups {

@@ -65,6 +65,8 @@ pub struct Calibration {
     sensitivity: Vec<ChannelSensitivity>,
     /// Impact scores of the blocks of each site, in original units.
     scores: Vec<Vec<f64>>,
+    /// Rows of weights that a block of each site meets.
+    uses: Vec<u64>,
 }
 
 impl Calibration {
@@ -119,6 +121,7 @@ impl Calibration {
             scales,
             sensitivity,
             scores: Vec::new(),
+            uses: uses(&config),
         };
         calibration.scores = calibration.score(model, &scored, step)?;
         Ok(calibration)
@@ -139,6 +142,7 @@ impl Calibration {
             scales: self.scales.clone(),
             sensitivity: channel_sensitivities(model.trunk().config(), sensitivity)?,
             scores: Vec::new(),
+            uses: self.uses.clone(),
         };
         let scored = take_windows(tokens, windows.window, windows.scores)?;
         calibration.scores = calibration.score(model, &scored, || ())?;
@@ -204,7 +208,7 @@ impl Calibration {
         }
         let thresholds = match policy {
             GlobalPolicy::Share(share, selection) => {
-                thresholds(share, selection, self.scores.clone())
+                thresholds(share, selection, self.scores.clone(), Some(&self.uses))
             }
             GlobalPolicy::Fp8 | GlobalPolicy::Fp4 => vec![0.0; self.scales.len()],
         };
@@ -254,6 +258,18 @@ impl Calibration {
             })
             .collect()
     }
+}
+
+/// Rows of weights that meet an input, by site.
+fn uses(config: &Config) -> Vec<u64> {
+    let rows = |input: Input| -> usize {
+        let matrices = input.matrices().iter();
+        matrices.map(|&m| config.matrix_shape(m)[0]).sum()
+    };
+    config
+        .all_sites()
+        .map(|site| rows(site.input) as u64)
+        .collect()
 }
 
 /// How activations are treated, all sites alike.

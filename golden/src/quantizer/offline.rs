@@ -277,7 +277,7 @@ pub fn quantize_weights(
         Scheme::Nvfp4 => vec![f64::INFINITY; scored.len()],
         Scheme::Fgmp { fp8_share } => {
             let scores: Vec<Vec<f64>> = scored.iter().map(|t| t.scores(options)).collect();
-            thresholds(fp8_share, options.selection, scores)
+            thresholds(fp8_share, options.selection, scores, None)
         }
         Scheme::Bf16 | Scheme::Fp8 => vec![f64::NEG_INFINITY; scored.len()],
     };
@@ -292,14 +292,30 @@ pub fn quantize_weights(
     })
 }
 
-/// The threshold of each group of scores: its own, or the one of all together.
-pub(crate) fn thresholds(share: Share, selection: Selection, scores: Vec<Vec<f64>>) -> Vec<f64> {
+/// The threshold of each group of scores: its own, or the one of all together. `uses` says how many pairs a block of each group
+/// goes into, for [`Selection::Pairs`]; all alike if absent.
+pub(crate) fn thresholds(
+    share: Share,
+    selection: Selection,
+    scores: Vec<Vec<f64>>,
+    uses: Option<&[u64]>,
+) -> Vec<f64> {
     match selection {
         Selection::PerLayer => scores
             .into_iter()
             .map(|mut scores| share.threshold(&mut scores))
             .collect(),
-        Selection::Global | Selection::Random(_) => {
+        Selection::Pairs if uses.is_some() => {
+            let groups = scores.len();
+            let uses = uses.unwrap_or_default();
+            let mut scored: Vec<(f64, u64)> = scores
+                .iter()
+                .zip(uses)
+                .flat_map(|(scores, &uses)| scores.iter().map(move |&score| (score, uses)))
+                .collect();
+            vec![share.weighted_threshold(&mut scored); groups]
+        }
+        Selection::Global | Selection::Pairs | Selection::Random(_) => {
             let groups = scores.len();
             vec![share.threshold(&mut scores.concat()); groups]
         }
@@ -379,7 +395,9 @@ impl<'a> Scored<'a> {
     fn scores(&self, options: WeightOptions) -> Vec<f64> {
         let unit = match options.selection {
             Selection::Random(_) => 1.0,
-            Selection::Global | Selection::PerLayer => f64::from(self.scale.get()).powi(2),
+            Selection::Global | Selection::Pairs | Selection::PerLayer => {
+                f64::from(self.scale.get()).powi(2)
+            }
         };
         self.candidates.iter().map(|c| c.score * unit).collect()
     }

@@ -8,7 +8,7 @@ use golden::model::{
     Tally, forward,
 };
 use golden::quantizer::{ActivationQuantizer, WeightOptions};
-use golden::{Scheme, Share};
+use golden::{Scheme, Selection, Share};
 use half::bf16;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -66,6 +66,8 @@ pub struct Workload<'a> {
     pub model: &'a Model,
     /// Ranges and scores of its activations.
     pub calibration: &'a Calibration,
+    /// How its FP8 blocks are chosen.
+    pub selection: Selection,
     /// What it reads, at most its context.
     pub tokens: &'a [u32],
 }
@@ -122,12 +124,11 @@ impl Sample {
             })?;
             Scheme::Fgmp { fp8_share }
         };
-        let model = QuantizedModel::new(
-            workload.model,
-            WeightOptions::new(scheme),
-            None,
-            workload.calibration,
-        )?;
+        let options = WeightOptions {
+            selection: workload.selection,
+            ..WeightOptions::new(scheme)
+        };
+        let model = QuantizedModel::new(workload.model, options, None, workload.calibration)?;
         let config = self.config;
         let mut weights = Vec::new();
         for layer in 0..config.layers {

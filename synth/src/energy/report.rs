@@ -147,7 +147,7 @@ impl Coefficients {
 }
 
 /// A figure over seeds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Spread {
     /// The smallest.
     pub min: f64,
@@ -219,6 +219,8 @@ pub struct StreamRow {
     pub units_timed: u64,
     /// pJ.
     pub energy: Bracket,
+    /// pJ of each seed, without and with glitches.
+    pub by_seed: Vec<[f64; 2]>,
     /// pJ by kind, mean over seeds, without delays.
     pub zero_delay: Energy,
     /// The same with delays.
@@ -288,6 +290,8 @@ pub struct Bar {
     pub bound: f64,
     /// What was measured, without and with glitches.
     pub value: [f64; 2],
+    /// What the seeds, each by itself, give: without glitches, with.
+    pub over_seeds: [Spread; 2],
     /// By the worse end of the bracket.
     pub status: Status,
 }
@@ -320,6 +324,8 @@ pub struct Report {
     pub model: String,
     /// Tokens whose activations were used.
     pub tokens: usize,
+    /// How FP8 blocks were chosen.
+    pub selection: &'static str,
     /// The library.
     pub library: String,
     /// Its operating conditions.
@@ -403,23 +409,77 @@ fn times(a: [f64; 2], factor: f64) -> [f64; 2] {
     [a[0] * factor, a[1] * factor]
 }
 
-#[allow(clippy::too_many_arguments)]
+/// What the figures of a model are made from, besides the streams.
+pub(super) struct Basis<'a> {
+    pub options: &'a Options,
+    pub library: &'a Library,
+    pub sample: &'a Sample,
+    /// By share.
+    pub mixed: &'a [Blocks],
+    pub fp8: &'a Blocks,
+    pub at_30: &'a Blocks,
+}
+
+/// All figures of a variant, and how much they depend on the seed.
 pub(super) fn variant(
     clock_gating: bool,
     parts: Vec<Part>,
     streams: Vec<StreamRow>,
-    options: &Options,
-    library: &Library,
-    sample: &Sample,
-    mixed: &[Blocks],
-    fp8: &Blocks,
-    at_30: &Blocks,
+    basis: &Basis<'_>,
 ) -> Variant {
+    let (baseline, mixing, shares, layers, mut bars) =
+        figures(&streams, basis, |row| row.energy.medians());
+    let by_seed: Vec<Vec<Bar>> = (0..basis.options.seeds)
+        .map(|seed| {
+            let of_seed = |row: &StreamRow| row.by_seed.get(seed).copied().unwrap_or_default();
+            figures(&streams, basis, of_seed).4
+        })
+        .collect();
+    for (index, bar) in bars.iter_mut().enumerate() {
+        bar.over_seeds = [0, 1].map(|end: usize| {
+            let values = by_seed.iter().filter_map(|bars| bars.get(index));
+            Spread::of(values.map(|bar| bar.value[end]).collect())
+        });
+    }
+    Variant {
+        clock_gating,
+        parts,
+        streams,
+        baseline,
+        mixing,
+        shares,
+        layers,
+        bars,
+    }
+}
+
+/// Baseline, mixing, shares, layers and bars of a [`Variant`] from one bracket of each stream.
+type Figures = (
+    [[f64; 2]; 4],
+    [f64; 2],
+    Vec<ShareRow>,
+    Vec<LayerRow>,
+    Vec<Bar>,
+);
+
+fn figures(
+    streams: &[StreamRow],
+    basis: &Basis<'_>,
+    pick: impl Fn(&StreamRow) -> [f64; 2],
+) -> Figures {
+    let &Basis {
+        options,
+        library,
+        sample,
+        mixed,
+        fp8,
+        at_30,
+    } = basis;
     let energy = |part: &str, stream: &str| {
         streams
             .iter()
             .find(|row| row.part == part && row.stream == stream)
-            .map_or([0.0; 2], |row| row.energy.medians())
+            .map_or([0.0; 2], &pick)
     };
     let products = products(&sample.config);
     let memory = Memory {
@@ -581,6 +641,7 @@ pub(super) fn variant(
                 text,
                 bound,
                 value,
+                over_seeds: Default::default(),
                 status: status(worse >= bound, worse >= bound * 0.9),
             }
         };
@@ -600,24 +661,17 @@ pub(super) fn variant(
             text: "activation quantizer (serial): below 2 % of the datapath's energy",
             bound: 0.02,
             value,
+            over_seeds: Default::default(),
             status: status(worse < 0.02, worse < 0.022),
         });
     }
-    Variant {
-        clock_gating,
-        parts,
-        streams,
-        baseline: [
-            fp8_datapath,
-            fp8_decoder,
-            [fp8_memory[0]; 2],
-            [fp8_memory[1]; 2],
-        ],
-        mixing,
-        shares,
-        layers,
-        bars,
-    }
+    let baseline = [
+        fp8_datapath,
+        fp8_decoder,
+        [fp8_memory[0]; 2],
+        [fp8_memory[1]; 2],
+    ];
+    (baseline, mixing, shares, layers, bars)
 }
 
 const fn status(met: bool, nearly: bool) -> Status {

@@ -3,11 +3,14 @@
 use std::time::Instant;
 
 use anyhow::bail;
+use golden::Selection;
 use golden::model::LanguageModel;
 use hdl::config::ArrayConfig;
 use serde::Serialize;
 use synth::asic::default_library;
 use synth::energy::{Coefficients, Options, Report, Variant, Workload, measure};
+use synth::estimate::PairEnergy;
+use synth::store::Store;
 
 use super::asic::goal;
 use crate::arguments::{AsicArguments, ModelArguments};
@@ -25,8 +28,10 @@ struct Json<'a> {
 /// Runs the command.
 pub fn run(
     arguments: &AsicArguments,
+    selection: Selection,
     seeds: Option<u32>,
     config: ArrayConfig,
+    store: &Store,
     output: &Output,
 ) -> anyhow::Result<Outcome> {
     let liberty = match &arguments.liberty {
@@ -62,6 +67,7 @@ pub fn run(
         name: prepared.name.clone(),
         model: &prepared.model,
         calibration: &calibrated.calibration,
+        selection,
         tokens: &tokens[..arguments.tokens],
     };
     let progress = output.progress("mapping and simulating", 1);
@@ -70,18 +76,22 @@ pub fn run(
         progress.set_position(done as u64);
     })?;
     progress.finish_and_clear();
+    for energy in PairEnergy::of(&report, options.stages) {
+        energy.keep(store)?;
+    }
     let seconds = start.elapsed().as_secs_f64();
 
     for variant in &report.variants {
         print(variant, output);
     }
     output.line(format!(
-        "{} ({}, {} V); {}, {} tokens, {} slices; {} fF a pin for wires; array {} x {}, weights read once for {} tokens; in {seconds:.0} s",
+        "{} ({}, {} V); {}, {} tokens, selection {}, {} slices; {} fF a pin for wires; array {} x {}, weights read once for {} tokens; in {seconds:.0} s",
         report.library,
         report.corner,
         report.voltage,
         report.model,
         report.tokens,
+        report.selection,
         report.seeds,
         report.conditions.wire_ff_per_sink,
         report.array[0],
@@ -172,6 +182,7 @@ fn print(variant: &Variant, output: &Output) {
         .map(|row| {
             vec![
                 format!("{:.0} %", row.share * 100.0),
+                percent_range(row.fp8_blocks),
                 percent_range([row.modes[2] + row.modes[3], row.modes[1] + row.modes[3]]),
                 range(row.datapath),
                 range(row.decoder),
@@ -188,6 +199,7 @@ fn print(variant: &Variant, output: &Output) {
     output.table(
         &[
             "FP8",
+            "FP8 blocks: weights..activations",
             "pairs with FP8 weight..activation",
             "datapath",
             "decoder",
@@ -243,10 +255,12 @@ fn print(variant: &Variant, output: &Output) {
     );
     for bar in &variant.bars {
         output.line(format!(
-            "{}: {} ({})",
+            "{}: {} ({}); least..largest over the seeds {}, with glitches {}",
             bar.text,
             percent_range(bar.value),
-            bar.status.name()
+            bar.status.name(),
+            percent_range([bar.over_seeds[0].min, bar.over_seeds[0].max]),
+            percent_range([bar.over_seeds[1].min, bar.over_seeds[1].max]),
         ));
     }
     output.line("");

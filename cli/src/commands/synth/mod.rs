@@ -19,11 +19,8 @@ use crate::arguments::{Synth, TargetName};
 use crate::output::{Outcome, Output, count};
 
 /// Runs the command.
-pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Synth, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
     let config = arguments.array.config()?;
-    if arguments.asic.energy {
-        return energy::run(&arguments.asic, arguments.seeds, config, output);
-    }
     let path = arguments.store.clone().unwrap_or_else(Store::default_path);
     let store = if arguments.fresh {
         Store::anew(path)
@@ -32,6 +29,11 @@ pub fn run(arguments: &Synth, output: &Output) -> anyhow::Result<Outcome> {
     };
     if arguments.list {
         return list(&store, output);
+    }
+    if arguments.asic.energy {
+        let selection = arguments.asic.selection.selection(seed);
+        let seeds = arguments.seeds;
+        return energy::run(&arguments.asic, selection, seeds, config, &store, output);
     }
     let asks_for_module =
         arguments.target.is_some() || arguments.module.is_some() || arguments.no_dsp;
