@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{changed, design, verilator};
+use common::{changed, design, verilator_for_short_runs};
 use golden::block::Block;
 use golden::format::{BLOCK, E2m1, E4m3, Ue4m3};
 use golden::packed::{PackedTensor, TensorScale};
@@ -19,7 +19,7 @@ use testbench::verilator::VerilatorSim;
 const ARRAY: &str = include_str!("verilog/array.v");
 
 fn bench(text: &str) -> ArrayBench<VerilatorSim> {
-    let simulator = verilator()
+    let simulator = verilator_for_short_runs()
         .simulate(&design("array", text))
         .unwrap_or_else(|error| panic!("{error}"));
     ArrayBench::new(simulator).unwrap_or_else(|error| panic!("{error}"))
@@ -117,7 +117,7 @@ fn a_layer_is_tiled_with_zero_blocks_at_its_edges() {
 fn caught(text: &str, drive: Drive) -> (Report, Vec<u8>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let waves = Waves {
-        verilator: verilator().clone(),
+        verilator: verilator_for_short_runs(),
         design: design("array", text),
         file: folder.path().join("first.vcd"),
     };
@@ -298,7 +298,7 @@ fn a_tile_beyond_the_accumulator_is_refused() {
 #[test]
 fn a_design_without_the_arrays_ports_is_refused_by_the_missing_port() {
     let text = include_str!("verilog/summer.v");
-    let simulator = verilator()
+    let simulator = verilator_for_short_runs()
         .simulate(&design("summer", text))
         .unwrap_or_else(|error| panic!("{error}"));
     let error = ArrayBench::new(simulator).err().expect("it is no array");

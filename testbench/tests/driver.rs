@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{changed, design, verilator};
+use common::{changed, design, verilator, verilator_for_short_runs};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use testbench::design::{Design, Port, PortId, PortLookup, SourceFile};
@@ -112,7 +112,7 @@ impl Simulator for PortByPort {
 }
 
 fn start(design: &Design) -> VerilatorSim {
-    verilator()
+    verilator_for_short_runs()
         .simulate(design)
         .unwrap_or_else(|error| panic!("{error}"))
 }
@@ -408,7 +408,7 @@ fn a_waveform_is_written_in_the_format_of_its_name_also_when_the_run_fails() {
     let design = summer(SUMMER);
     let vcd = folder.path().join("run.vcd");
     let Packets { mut job, .. } = packets(&design, 5, [0, 0, 0], 4);
-    verilator()
+    verilator_for_short_runs()
         .run_traced(&design, &mut job, &vcd)
         .unwrap_or_else(|error| panic!("{error}"));
     let text = std::fs::read_to_string(&vcd).expect("the waveform is there");
@@ -420,7 +420,7 @@ fn a_waveform_is_written_in_the_format_of_its_name_also_when_the_run_fails() {
 
     let fst = folder.path().join("run.fst");
     job.limits.max_cycles = 3;
-    verilator()
+    verilator_for_short_runs()
         .run_traced(&design, &mut job, &fst)
         .expect_err("3 cycles are too few");
     assert!(
@@ -431,7 +431,7 @@ fn a_waveform_is_written_in_the_format_of_its_name_also_when_the_run_fails() {
     );
 
     let nowhere = folder.path().join("no/folder/run.fst");
-    let error = verilator()
+    let error = verilator_for_short_runs()
         .run_traced(&design, &mut job, &nowhere)
         .expect_err("no such folder");
     assert!(error.to_string().contains("run.fst"), "{error}");

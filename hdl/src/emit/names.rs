@@ -29,9 +29,23 @@ const RESERVED: &str = "\
     wire with within wor xnor xor \
 ";
 
-/// Whether a word can't name anything in Verilog.
+/// Keywords of C++ that are none of Verilog: Verilator, which translates to it, warns of them.
+const RESERVED_IN_CPP: &str = "\
+    alignas alignof and_eq asm auto bitand bitor bool catch char char16_t char32_t char8_t co_await \
+    co_return co_yield compl concept const_cast consteval constexpr constinit decltype delete double \
+    dynamic_cast explicit false float friend goto inline long mutable namespace noexcept not_eq \
+    nullptr operator or_eq private public register reinterpret_cast requires short sizeof \
+    static_assert static_cast switch template thread_local throw true try typeid typename using \
+    volatile wchar_t xor_eq \
+";
+
+fn is_word_of(list: &str, word: &str) -> bool {
+    list.split_whitespace().any(|reserved| reserved == word)
+}
+
+/// Whether a word can't name anything in Verilog, or not without a warning.
 pub(super) fn is_reserved(word: &str) -> bool {
-    RESERVED.split_whitespace().any(|reserved| reserved == word)
+    is_word_of(RESERVED, word) || is_word_of(RESERVED_IN_CPP, word)
 }
 
 /// The identifiers of one module, each with what it stands for.
@@ -57,11 +71,12 @@ impl Names {
             ));
         }
         if is_reserved(&identifier) {
-            return Err(Fault::new(
-                source,
-                "is a reserved word of Verilog",
-                "rename the field",
-            ));
+            let reason = if is_word_of(RESERVED, &identifier) {
+                "is a reserved word of Verilog"
+            } else {
+                "is a keyword of C++, which Verilator translates to"
+            };
+            return Err(Fault::new(source, reason, "rename the field"));
         }
         if let Some(other) = self.taken.insert(identifier.clone(), source.to_owned()) {
             let other = super::error::source_name(&other);
@@ -105,5 +120,10 @@ mod tests {
         assert_eq!(fault.reason, "and `a.b` both become `a_b`");
         assert_eq!(names.invent("a_b"), "a_b_2");
         assert!(names.claim("end").is_err());
+        let fault = names.claim("double").expect_err("reserved");
+        assert_eq!(
+            fault.reason,
+            "is a keyword of C++, which Verilator translates to"
+        );
     }
 }

@@ -18,9 +18,14 @@ pub fn verilator_for_short_runs() -> Verilator {
     verilator().clone().for_short_runs()
 }
 
-/// Whether long runs were asked for with `FGMP_FULL=1`; if not, says what is left out.
+/// Whether long runs were asked for with `FGMP_FULL=1`.
+pub fn is_full() -> bool {
+    std::env::var("FGMP_FULL").is_ok_and(|value| value == "1")
+}
+
+/// The same; if they were not, says what is left out.
 pub fn full(what: &str) -> bool {
-    let wanted = std::env::var("FGMP_FULL").is_ok_and(|value| value == "1");
+    let wanted = is_full();
     if !wanted {
         eprintln!("left out without FGMP_FULL=1: {what}");
     }
