@@ -529,6 +529,87 @@ fn synth_places_a_module_once_and_lists_it() {
 }
 
 #[test]
+fn synth_maps_a_module_to_standard_cells_and_proves_it() {
+    let output = fgmp()
+        .args(["synth", "--target", "asic", "--module", "e4m3_round"])
+        .args(["--prove", "--json", "-"])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let figures = json(&output);
+    assert!(figures["area"].as_f64().unwrap() > 1000.0, "{figures}");
+    assert_eq!(figures["proof"]["top"], "fgmp_e4m3_round");
+    assert!(figures["library"].as_str().unwrap().contains("osu018"));
+    refused(
+        fgmp().args(["synth", "--target", "asic:nothing.lib"]),
+        "nothing.lib",
+    );
+    refused(
+        fgmp().args(["synth", "--energy", "--liberty", "nothing.lib"]),
+        "nothing.lib",
+    );
+    refused(
+        fgmp().args(["synth", "--energy", "--selection", "best"]),
+        "invalid value 'best'",
+    );
+}
+
+/// All parts mapped and simulated with the embedded model's blocks, and every result compared with the golden model's.
+#[test]
+fn synth_measures_energy() {
+    if std::env::var("FGMP_FULL").as_deref() != Ok("1") {
+        eprintln!("left out without FGMP_FULL=1: energy of the embedded model, three minutes");
+        return;
+    }
+    let folder = folder();
+    let store = folder.path().join("results.jsonl");
+    let output = fgmp()
+        .args(["synth", "--energy", "--selection", "pairs", "--seeds", "1"])
+        .args(["--no-parallel-quantizer", "--json", "-", "--store"])
+        .arg(&store)
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let figures = json(&output);
+    assert_eq!(figures["selection"], "pairs");
+    for variant in figures["variants"].as_array().unwrap() {
+        for bar in variant["bars"].as_array().unwrap() {
+            let seeds = &bar["over_seeds"][1];
+            assert_eq!(seeds["min"], bar["value"][1], "one seed has no spread");
+        }
+    }
+    fgmp()
+        .args(["estimate", "--no-dsp", "--store"])
+        .arg(&store)
+        .assert()
+        .success()
+        .stdout(contains("pairs").and(contains("measured")));
+}
+
+#[test]
+fn estimate_tells_area_and_energy_without_synthesis() {
+    let folder = folder();
+    let output = fgmp()
+        .args(["estimate", "--rows", "2", "--cols", "2", "--no-dsp"])
+        .args(["--json", "-", "--store"])
+        .arg(folder.path().join("results.jsonl"))
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let figures = json(&output);
+    let lut4 = figures["resources"]["lut4"].as_f64().unwrap();
+    assert!((15_000.0..40_000.0).contains(&lut4), "{lut4}");
+    assert!(!figures["energies"].as_array().unwrap().is_empty());
+    assert!(!figures["clocks"].as_array().unwrap().is_empty());
+}
+
+#[test]
 fn board_list_names_the_boards() {
     fgmp()
         .args(["board", "list"])
@@ -808,6 +889,7 @@ fn every_command_has_help_with_an_example() {
         "emit",
         "cosim",
         "synth",
+        "estimate",
         "board",
     ] {
         fgmp()

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::bail;
+use gates::liberty::Library;
 use golden::Selection;
 use golden::model::LanguageModel;
 use hdl::config::ArrayConfig;
@@ -38,7 +39,8 @@ pub fn run(
         Some(path) => path.clone(),
         None => default_library()?,
     };
-    // Not after minutes of calibration.
+    // What is wrong is said at once, not after a minute of calibration.
+    Library::open(&liberty)?;
     synth::yosys::YOSYS.find()?;
     let start = Instant::now();
     let prepared = Prepared::open(arguments.model.as_deref(), &ModelArguments::default())?;
