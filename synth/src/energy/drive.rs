@@ -8,6 +8,7 @@ use golden::mac::pair;
 use golden::quantizer::Policy;
 use hdl::mac::boundaries;
 use hdl::mac::reduced::Nvfp4Pair;
+use hdl::quantizer::TABLE_CYCLES;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -48,8 +49,16 @@ impl Harness {
         match self {
             Self::Pe { .. } | Self::Fp8Pe { .. } | Self::Nvfp4 => 16,
             Self::Decoder => 1,
-            Self::Serial => RESET + 76,
-            Self::Parallel => RESET + 28,
+            Self::Serial => self.start() + 76,
+            Self::Parallel => self.start() + 28,
+        }
+    }
+
+    /// Cycle in which a quantizer gets its first element. The parallel one fills its tables behind the reset.
+    const fn start(self) -> usize {
+        match self {
+            Self::Parallel => RESET + TABLE_CYCLES + 2,
+            _ => RESET,
         }
     }
 
@@ -375,7 +384,7 @@ impl Bench {
         let slots = self.harness.cycles_per_unit();
         writer.hold("reset", 0, 1)?;
         writer.hold("reset", RESET, 0)?;
-        writer.hold("x_valid", RESET, 1)?;
+        writer.hold("x_valid", self.harness.start(), 1)?;
         writer.hold("block_ready", 0, 1)?;
         let scale = writer.place("input_scale")?;
         let threshold = writer.place("threshold")?;
@@ -389,7 +398,8 @@ impl Bench {
             (ports("x_data", writer)?, ports("x_sensitivity", writer)?)
         };
         for stream in 0..64 {
-            let rows = sample.rows(rng, (length - RESET).div_ceil(slots), slice.clone());
+            let start = self.harness.start();
+            let rows = sample.rows(rng, (length - start).div_ceil(slots), slice.clone());
             let Some(quantizer) = acts.quantizers.get(rows.site) else {
                 continue;
             };
@@ -402,7 +412,7 @@ impl Bench {
                 writer.set(scale, cycle, stream, m.into());
                 writer.set(threshold, cycle, stream, t.into());
             }
-            let mut cycle = RESET;
+            let mut cycle = start;
             for row in &rows.rows {
                 self.blocks[stream].extend(quantizer.blocks(row).map(|block| block.pack()));
                 let codes = &quantizer.sensitivity().codes;
@@ -458,7 +468,7 @@ impl Bench {
                 *number = 0;
             }
             *before = cycle;
-            if cycle < RESET {
+            if cycle < self.harness.start() {
                 return Ok(());
             }
             // Sustained without a pause, or the cycles of a block are not what the energy is divided by.

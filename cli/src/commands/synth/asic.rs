@@ -57,8 +57,9 @@ pub fn run(
     } else {
         None
     };
-    // The timing analyser knows no gate of a clock, and may not be installed.
-    let analysed = (!asic.clock_gating && synth::asic::STA.find().is_ok())
+    // The timing analyser knows no gate of a clock, may not be installed, and finds no path where there is no register.
+    let has_registers = mapped.netlist.clock.is_some();
+    let analysed = (has_registers && !asic.clock_gating && synth::asic::STA.find().is_ok())
         .then(|| time(&mapped, mapped.report.abc_ns.unwrap_or(10.0)))
         .transpose()?;
     spinner.finish_and_clear();
