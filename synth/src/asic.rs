@@ -583,9 +583,10 @@ pub fn prove(text: &str, mapped: &Mapped) -> Result<Proof, AsicError> {
     folder.write("design.v", text)?;
     folder.copy(&mapped.library, "cells.lib")?;
     folder.write("mapped.json", &mapped.json)?;
+    // Gates with a constant are folded before registers are looked for: a bit of `{a, 7'd0} | b` is the register `a` by another name.
     let gold = format!(
         "read_verilog design.v; hierarchy -check -top {top}; proc; flatten; opt_expr; memory_map; opt_clean; \
-         dffunmap; techmap; simplemap; opt_clean; write_json gold.json"
+         dffunmap; techmap; simplemap; opt_expr; opt_clean; write_json gold.json"
     );
     run(&YOSYS, folder.path(), &["-q", "-p", &gold], top)?;
     let gate = format!(
