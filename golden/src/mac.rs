@@ -40,6 +40,12 @@ impl Mode {
         Self::ALL[(w as usize) << 1 | a as usize]
     }
 
+    /// The tags of weight and activation (true = FP8).
+    pub const fn tags(self) -> [bool; 2] {
+        let number = self as usize;
+        [number >> 1 == 1, number & 1 == 1]
+    }
+
     /// Signed bits of the 16-lane sum before the scales: 13, 27 or 41.
     pub const fn sum_bits(self) -> u32 {
         match self {

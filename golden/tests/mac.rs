@@ -152,6 +152,7 @@ fn accumulator_width() {
 fn modes_are_ordered_by_their_tags() {
     for (index, mode) in Mode::ALL.into_iter().enumerate() {
         assert_eq!(Mode::of_tags(index & 2 != 0, index & 1 != 0), mode);
+        assert_eq!(mode.tags(), [index & 2 != 0, index & 1 != 0]);
     }
 }
 

@@ -8,7 +8,7 @@ mod data;
 mod drive;
 mod report;
 
-pub use data::{Mode, Workload};
+pub use data::Workload;
 pub use report::{
     Bar, Bracket, Coefficients, CoefficientsError, LayerRow, LibraryNode, Part, Report, ShareRow,
     Spread, StreamRow, Variant,
@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gates::energy::{Conditions, Energy, Tally};
 use gates::liberty::Library;
 use gates::sim::{Design, Timed, ZeroDelay};
+use golden::mac::Mode;
 use golden::model::{ModelError, QuantizedModelError};
 use hdl::build::emit_module;
 use hdl::config::Multiplier;
@@ -312,11 +313,8 @@ pub fn measure(
                 Harness::Pe { .. } => {
                     for mode in Mode::ALL {
                         let of = |is_fp8: bool| if is_fp8 { &fp8 } else { &fp4 };
-                        job(
-                            mode.name().to_owned(),
-                            of(mode.weight_fp8()),
-                            of(mode.act_fp8()),
-                        );
+                        let [weight, act] = mode.tags();
+                        job(mode.name().to_owned(), of(weight), of(act));
                     }
                     for (share, blocks) in options.shares.iter().zip(&mixed) {
                         job(share_name(*share), blocks, blocks);

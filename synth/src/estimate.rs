@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use golden::mac::Mode;
 use hdl::build::{ACCELERATOR_TOP, emit_accelerator};
 use hdl::config::{ArrayConfig, Multiplier};
 use hdl::emit::{Bundle, Module};
@@ -202,14 +203,17 @@ pub fn samples<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Sample> 
         .collect()
 }
 
+/// The lines of a store that comes with the program.
+fn entries_of(text: &str) -> Vec<Entry> {
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
 /// The samples that come with the program.
 #[must_use]
 pub fn shipped() -> Vec<Sample> {
-    let entries: Vec<Entry> = SHIPPED
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    samples(&entries)
+    samples(&entries_of(SHIPPED))
 }
 
 /// Placed processing elements that come with the program.
@@ -271,11 +275,7 @@ pub fn clocks<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Clock> {
 /// The clocks that come with the program.
 #[must_use]
 pub fn shipped_clocks() -> Vec<Clock> {
-    let entries: Vec<Entry> = SHIPPED_CLOCKS
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    clocks(&entries)
+    clocks(&entries_of(SHIPPED_CLOCKS))
 }
 
 /// Kind of the store's lines that hold measured energies.
@@ -311,10 +311,10 @@ pub struct PairEnergy {
 
 /// Names of the streams of [`PairEnergy::pair_pj`].
 pub const ENERGY_STREAMS: [&str; 5] = [
-    "FP4 x FP4",
-    "FP4 x FP8",
-    "FP8 x FP4",
-    "FP8 x FP8",
+    Mode::Fp4Fp4.name(),
+    Mode::Fp4Fp8.name(),
+    Mode::Fp8Fp4.name(),
+    Mode::Fp8Fp8.name(),
     "30 % FP8",
 ];
 
@@ -341,7 +341,7 @@ impl PairEnergy {
                 stages,
                 interpolated: false,
                 pair_pj,
-                fp8_alone_pj: energy("fp8_pe", "FP8 x FP8")?,
+                fp8_alone_pj: energy("fp8_pe", Mode::Fp8Fp8.name())?,
             })
         });
         lines.collect()
@@ -402,11 +402,7 @@ pub fn energies<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<PairEne
 /// The energies that come with the program.
 #[must_use]
 pub fn shipped_energies() -> Vec<PairEnergy> {
-    let entries: Vec<Entry> = SHIPPED_ENERGIES
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    energies(&entries)
+    energies(&entries_of(SHIPPED_ENERGIES))
 }
 
 /// Energies at a number of stages, for each library and other condition that has been measured at it or on both sides of it. The

@@ -12,51 +12,8 @@ use golden::{Scheme, Selection, Share};
 use half::bf16;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
 
 use super::EnergyError;
-
-/// Formats of a pair, weight first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Both FP4.
-    Fp4Fp4,
-    /// FP4 weight, FP8 activation.
-    Fp4Fp8,
-    /// FP8 weight, FP4 activation.
-    Fp8Fp4,
-    /// Both FP8.
-    Fp8Fp8,
-}
-
-impl Mode {
-    /// All four, the bits of their numbers being the tags.
-    pub const ALL: [Self; 4] = [Self::Fp4Fp4, Self::Fp4Fp8, Self::Fp8Fp4, Self::Fp8Fp8];
-
-    /// Its name in reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fp4Fp4 => "FP4 x FP4",
-            Self::Fp4Fp8 => "FP4 x FP8",
-            Self::Fp8Fp4 => "FP8 x FP4",
-            Self::Fp8Fp8 => "FP8 x FP8",
-        }
-    }
-
-    /// The weight's tag.
-    #[must_use]
-    pub const fn weight_fp8(self) -> bool {
-        matches!(self, Self::Fp8Fp4 | Self::Fp8Fp8)
-    }
-
-    /// The activation's tag.
-    #[must_use]
-    pub const fn act_fp8(self) -> bool {
-        matches!(self, Self::Fp4Fp8 | Self::Fp8Fp8)
-    }
-}
 
 /// What runs through the parts.
 pub struct Workload<'a> {

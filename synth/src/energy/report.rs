@@ -5,11 +5,12 @@ use std::path::Path;
 
 use gates::energy::{Conditions, Energy};
 use gates::liberty::Library;
+use golden::mac::Mode;
 use golden::model::Matrix;
 use serde::{Deserialize, Serialize};
 
 use super::Options;
-use super::data::{Blocks, Mode, Product, Sample, products};
+use super::data::{Blocks, Product, Sample, products};
 use crate::asic::MappedReport;
 use crate::table::Status;
 
