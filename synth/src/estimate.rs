@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use testbench::cache::digest;
 
+use crate::asic::Goal;
 use crate::energy::Report;
 use crate::parallel;
 use crate::store::{Entry, Store, StoreError};
@@ -296,6 +297,10 @@ pub struct PairEnergy {
     pub model: String,
     /// What the share of FP8 blocks was a share of.
     pub selection: String,
+    /// What the mapping was for.
+    pub goal: Goal,
+    /// fF of the wire to each pin.
+    pub wire_ff: f64,
     /// Whether registers that don't load are not clocked.
     pub clock_gating: bool,
     /// Stages of the processing element.
@@ -321,7 +326,7 @@ pub const ENERGY_STREAMS: [&str; 5] = [
 impl PairEnergy {
     /// What a measurement says, with and without gated clocks.
     #[must_use]
-    pub fn of(report: &Report, stages: usize) -> Vec<Self> {
+    pub fn of(report: &Report, goal: Goal, stages: usize) -> Vec<Self> {
         let lines = report.variants.iter().filter_map(|variant| {
             let energy = |part: &str, stream: &str| {
                 let mut rows = variant.streams.iter();
@@ -337,6 +342,8 @@ impl PairEnergy {
                 corner: report.corner.clone(),
                 model: report.model.clone(),
                 selection: report.selection.to_owned(),
+                goal,
+                wire_ff: report.conditions.wire_ff_per_sink,
                 clock_gating: variant.clock_gating,
                 stages,
                 interpolated: false,
@@ -354,7 +361,7 @@ impl PairEnergy {
     pub fn keep(&self, store: &Store) -> Result<(), StoreError> {
         let subject = json!({
             "library": self.library, "corner": self.corner, "model": self.model,
-            "selection": self.selection, "clock_gating": self.clock_gating, "stages": self.stages,
+            "selection": self.selection, "goal": self.goal, "wire_ff": self.wire_ff, "clock_gating": self.clock_gating, "stages": self.stages,
         });
         let key = digest(["energy 1", &subject.to_string()]);
         store.put(key, ENERGY_KIND, subject, self)
@@ -366,12 +373,16 @@ impl PairEnergy {
             &self.corner,
             &self.model,
             &self.selection,
+            self.goal,
+            self.wire_ff,
             self.clock_gating,
         ) == (
             &other.library,
             &other.corner,
             &other.model,
             &other.selection,
+            other.goal,
+            other.wire_ff,
             other.clock_gating,
         )
     }
@@ -780,6 +791,8 @@ mod tests {
             corner: "typical".into(),
             model: "model".into(),
             selection: "global".into(),
+            goal: Goal::Area,
+            wire_ff: 2.0,
             clock_gating: false,
             stages,
             interpolated: false,
@@ -794,6 +807,15 @@ mod tests {
             clock_gating: true,
             ..energy(3, 9.0)
         };
+        let other_wires = PairEnergy {
+            wire_ff: 10.0,
+            ..energy(7, 50.0)
+        };
+        assert_eq!(
+            energies_at(&[energy(3, 10.0), other_wires], 4),
+            [],
+            "no line between different conditions"
+        );
         // The second measurement at seven stages counts.
         let known = [
             energy(3, 10.0),

@@ -152,18 +152,29 @@ pub fn run(arguments: &Estimate, seed: u64, output: &Output) -> anyhow::Result<O
                 } else {
                     "measured"
                 };
-                [it.library.clone(), gated.into(), it.selection.clone()]
-                    .into_iter()
-                    .chain(it.pair_pj.iter().map(|&pj| bracket(pj)))
-                    .chain([bracket(it.fp8_alone_pj), source.into()])
-                    .collect()
+                let wires = format!("{} fF", it.wire_ff);
+                [
+                    it.library.clone(),
+                    wires,
+                    gated.into(),
+                    it.selection.clone(),
+                ]
+                .into_iter()
+                .chain(it.pair_pj.iter().map(|&pj| bracket(pj)))
+                .chain([bracket(it.fp8_alone_pj), source.into()])
+                .collect()
             })
             .collect();
-        let header: Vec<&str> = ["pJ a block pair: library", "clocks", "share of"]
-            .into_iter()
-            .chain(ENERGY_STREAMS)
-            .chain(["FP8 element", "from"])
-            .collect();
+        let header: Vec<&str> = [
+            "pJ a block pair: library",
+            "a pin's wire",
+            "clocks",
+            "share of",
+        ]
+        .into_iter()
+        .chain(ENERGY_STREAMS)
+        .chain(["FP8 element", "from"])
+        .collect();
         output.table(&header, &rows);
     }
     output.line("not estimated: the clock of the whole accelerator, placement");

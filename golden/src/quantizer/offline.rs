@@ -300,14 +300,13 @@ pub(crate) fn thresholds(
     scores: Vec<Vec<f64>>,
     uses: Option<&[u64]>,
 ) -> Vec<f64> {
-    match selection {
-        Selection::PerLayer => scores
+    match (selection, uses) {
+        (Selection::PerLayer, _) => scores
             .into_iter()
             .map(|mut scores| share.threshold(&mut scores))
             .collect(),
-        Selection::Pairs if uses.is_some() => {
+        (Selection::Pairs, Some(uses)) => {
             let groups = scores.len();
-            let uses = uses.unwrap_or_default();
             let mut scored: Vec<(f64, u64)> = scores
                 .iter()
                 .zip(uses)
@@ -315,7 +314,7 @@ pub(crate) fn thresholds(
                 .collect();
             vec![share.weighted_threshold(&mut scored); groups]
         }
-        Selection::Global | Selection::Pairs | Selection::Random(_) => {
+        (Selection::Global | Selection::Pairs | Selection::Random(_), _) => {
             let groups = scores.len();
             vec![share.threshold(&mut scores.concat()); groups]
         }

@@ -54,7 +54,8 @@ impl Harness {
         }
     }
 
-    /// Cycle in which a quantizer gets its first element. The parallel one fills its tables behind the reset.
+    /// Cycle in which a quantizer gets its first element. The parallel one fills its tables behind the reset; two cycles more, so that
+    /// nothing hangs on which edge counts.
     const fn start(self) -> usize {
         match self {
             Self::Parallel => RESET + TABLE_CYCLES + 2,

@@ -78,7 +78,7 @@ pub fn run(
         progress.set_position(done as u64);
     })?;
     progress.finish_and_clear();
-    for energy in PairEnergy::of(&report, options.stages) {
+    for energy in PairEnergy::of(&report, options.goal, options.stages) {
         energy.keep(store)?;
     }
     let seconds = start.elapsed().as_secs_f64();
