@@ -4,6 +4,7 @@ extern crate self as hdl;
 
 pub mod accelerator;
 pub mod array;
+pub mod board;
 pub mod build;
 pub mod bundle;
 pub mod config;

@@ -1,0 +1,103 @@
+//! The engine of a board: an array with memories behind a serial link.
+//!
+//! A board's device is smaller than the complete accelerator, and its host far away, behind a UART. So the engine has no job queue and no dense streams:
+//! frames write blocks into memories beside the rows and columns of an array and ask for products of what lies there. [`protocol`] says what a frame holds.
+
+pub mod protocol;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ArrayConfig, ConfigError, MAX_ACT_BLOCKS, MAX_WEIGHT_BLOCKS};
+
+/// Fewest clock cycles of a bit on the line: the receiver looks at a bit's middle, which it knows to a cycle.
+pub const MIN_CLOCKS_PER_BIT: usize = 4;
+/// Most clock cycles of a bit.
+pub const MAX_CLOCKS_PER_BIT: usize = 4096;
+
+/// What the engine of a board is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BoardConfig {
+    /// The array and its memories: `weight_blocks` of a row and `act_blocks` of a column, each one memory, not two halves. `weight_ports`, `result_elements` and
+    /// `quantizer_lanes` have no meaning here.
+    pub array: ArrayConfig,
+    /// Clock cycles of a bit on the serial line.
+    pub clocks_per_bit: usize,
+    /// Results can be given as BF16; without it only as accumulators, which the host requantizes.
+    pub requantizer: bool,
+    /// Activations can be sent as BF16; without it only as blocks, which the host quantizes.
+    pub quantizer: bool,
+}
+
+impl Default for BoardConfig {
+    fn default() -> Self {
+        Self {
+            array: ArrayConfig {
+                rows: 1,
+                cols: 1,
+                weight_blocks: 256,
+                act_blocks: 256,
+                ..ArrayConfig::default()
+            },
+            clocks_per_bit: MIN_CLOCKS_PER_BIT,
+            requantizer: false,
+            quantizer: false,
+        }
+    }
+}
+
+/// Why a board's configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BoardConfigError {
+    /// The array's.
+    #[error(transparent)]
+    Array(#[from] ConfigError),
+    /// A bit is too short or too long.
+    #[error(
+        "clocks_per_bit = {0}: a bit on the serial line takes {MIN_CLOCKS_PER_BIT} to {MAX_CLOCKS_PER_BIT} cycles of the clock; choose another rate or clock"
+    )]
+    ClocksPerBit(usize),
+    /// More rows or columns than a frame can name, or one tile's results are larger than a reply.
+    #[error(
+        "{rows} x {cols} results of {bytes} bytes are more than a reply holds, {} bytes",
+        protocol::MAX_REPLY_BODY
+    )]
+    Tile {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+        /// Bytes of a result.
+        bytes: usize,
+    },
+}
+
+impl BoardConfig {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// The first parameter that is out of range, and why it is.
+    pub fn validate(self) -> Result<Self, BoardConfigError> {
+        self.array.validate()?;
+        if !(MIN_CLOCKS_PER_BIT..=MAX_CLOCKS_PER_BIT).contains(&self.clocks_per_bit) {
+            return Err(BoardConfigError::ClocksPerBit(self.clocks_per_bit));
+        }
+        let (rows, cols) = (self.array.rows, self.array.cols);
+        let bytes = protocol::ACCUMULATOR_BYTES;
+        if rows * cols * bytes > protocol::MAX_REPLY_BODY {
+            return Err(BoardConfigError::Tile { rows, cols, bytes });
+        }
+        Ok(self)
+    }
+
+    /// Channels whose sensitivities the quantizer's memory holds: those of the longest row of weights.
+    #[must_use]
+    pub const fn channels(&self) -> usize {
+        self.array.weight_blocks * golden::format::BLOCK
+    }
+}
+
+const _: () = assert!(
+    MAX_WEIGHT_BLOCKS <= 1 << 16 && MAX_ACT_BLOCKS <= 1 << 16,
+    "addresses in frames have 16 bits"
+);
