@@ -86,8 +86,11 @@ pub struct PeArray<const ACC: usize> {
     drain_final: Signal<Local, Bit>,
     result: MuxN<Bits<ACC>, 16>,
     result_nan: MuxN<Bits<1>, 16>,
-    requantizer: Requantizer<ACC>,
+    drain_ready: Signal<Local, Bit>,
+    /// One, or none: then results leave as accumulators, and `out_data` is 0.
+    requantizer: Vec<Requantizer<ACC>>,
 
+    _requantizers: usize,
     _rows: usize,
     _cols: usize,
     _shifting: usize,
@@ -99,6 +102,27 @@ impl<const ACC: usize> PeArray<ACC> {
     /// one and their product to be at most 2^16.
     #[must_use]
     pub fn new(rows: usize, cols: usize, stages: usize, multiplier: Multiplier) -> Self {
+        Self::with_requantizers(rows, cols, stages, multiplier, 1)
+    }
+
+    /// The same without a requantizer: results are accumulators only, and `output_scale` means nothing.
+    #[must_use]
+    pub fn without_requantizer(
+        rows: usize,
+        cols: usize,
+        stages: usize,
+        multiplier: Multiplier,
+    ) -> Self {
+        Self::with_requantizers(rows, cols, stages, multiplier, 0)
+    }
+
+    fn with_requantizers(
+        rows: usize,
+        cols: usize,
+        stages: usize,
+        multiplier: Multiplier,
+        requantizers: usize,
+    ) -> Self {
         let (shifting, integer) = match multiplier {
             Multiplier::Lut => (BLOCK, 0),
             Multiplier::Dsp => (0, BLOCK),
@@ -152,7 +176,11 @@ impl<const ACC: usize> PeArray<ACC> {
             drain_final: Default::default(),
             result: MuxN::new(rows * cols),
             result_nan: MuxN::new(rows * cols),
-            requantizer: Requantizer::new(multiplier),
+            drain_ready: Default::default(),
+            requantizer: (0..requantizers)
+                .map(|_| Requantizer::new(multiplier))
+                .collect(),
+            _requantizers: requantizers,
             _rows: rows,
             _cols: cols,
             _shifting: shifting,
@@ -180,10 +208,14 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
         );
         data_registers!(self, clock, draining_tile);
 
+        self.drain_ready.next = self.out_ready.val();
+        for i in 0..self._requantizers {
+            self.drain_ready.next = self.requantizer[i].in_ready.val();
+        }
         // A step needs both streams. It waits only when a finished tile reaches the result
         // registers while the one before it has not left them.
         self.drain_final.next = self.draining.q.val()
-            && self.requantizer.in_ready.val()
+            && self.drain_ready.val()
             && self.drain_index.q.val() == self.final_index.val();
         self.advance.next = !(self.valid[7].q.val()
             && self.last[7].q.val()
@@ -284,15 +316,7 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
         // Draining.
         self.result.select.next = self.drain_index.q.val();
         self.result_nan.select.next = self.drain_index.q.val();
-        self.requantizer.clock.next = self.clock.val();
-        self.requantizer.reset.next = self.reset.val();
-        self.requantizer.output_scale.next = self.output_scale.val();
-        self.requantizer.in_valid.next = self.draining.q.val();
-        self.requantizer.in_last.next = self.drain_index.q.val() == self.final_index.val();
-        self.requantizer.in_acc.next = self.result.y.val();
-        self.requantizer.in_nan.next = self.result_nan.y.val().any();
-        self.requantizer.in_tile.next = self.draining_tile.q.val();
-        if self.draining.q.val() && self.requantizer.in_ready.val() {
+        if self.draining.q.val() && self.drain_ready.val() {
             self.drain_index.d.next = self.drain_index.q.val() + 1;
         }
         if self.drain_final.val() {
@@ -304,13 +328,30 @@ impl<const ACC: usize> Logic for PeArray<ACC> {
             self.draining_tile.d.next = self.tiles[7].q.val();
         }
 
-        self.out_valid.next = self.requantizer.out_valid.val();
-        self.requantizer.out_ready.next = self.out_ready.val();
-        self.out_last.next = self.requantizer.out_last.val();
-        self.out_data.next = self.requantizer.out_data.val();
-        self.out_acc.next = self.requantizer.out_acc.val();
-        self.out_nan.next = self.requantizer.out_nan.val();
-        self.out_tile.next = self.requantizer.out_tile.val();
-        self.scaling_tile.next = self.requantizer.scaling_tile.val();
+        self.out_valid.next = self.draining.q.val();
+        self.out_last.next = self.drain_index.q.val() == self.final_index.val();
+        self.out_data.next = 0.into();
+        self.out_acc.next = self.result.y.val();
+        self.out_nan.next = self.result_nan.y.val().any();
+        self.out_tile.next = self.draining_tile.q.val();
+        self.scaling_tile.next = self.draining_tile.q.val();
+        for i in 0..self._requantizers {
+            self.requantizer[i].clock.next = self.clock.val();
+            self.requantizer[i].reset.next = self.reset.val();
+            self.requantizer[i].output_scale.next = self.output_scale.val();
+            self.requantizer[i].in_valid.next = self.draining.q.val();
+            self.requantizer[i].in_last.next = self.drain_index.q.val() == self.final_index.val();
+            self.requantizer[i].in_acc.next = self.result.y.val();
+            self.requantizer[i].in_nan.next = self.result_nan.y.val().any();
+            self.requantizer[i].in_tile.next = self.draining_tile.q.val();
+            self.requantizer[i].out_ready.next = self.out_ready.val();
+            self.out_valid.next = self.requantizer[i].out_valid.val();
+            self.out_last.next = self.requantizer[i].out_last.val();
+            self.out_data.next = self.requantizer[i].out_data.val();
+            self.out_acc.next = self.requantizer[i].out_acc.val();
+            self.out_nan.next = self.requantizer[i].out_nan.val();
+            self.out_tile.next = self.requantizer[i].out_tile.val();
+            self.scaling_tile.next = self.requantizer[i].scaling_tile.val();
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! From a configuration to the core or the complete accelerator: as Verilog, or as a module of rust-hdl's simulator.
 
 use crate::accelerator::Accelerator;
+use crate::board::{BoardConfig, BoardConfigError, BoardEngine};
 use crate::config::{ArrayConfig, ConfigError};
 use crate::core::Core;
 use crate::emit::{Bundle, EmitError, EmitOptions, emit};
@@ -13,6 +14,9 @@ pub const TOP: &str = "fgmp_core";
 /// Name of the complete accelerator's top module.
 pub const ACCELERATOR_TOP: &str = "fgmp_accelerator";
 
+/// Name of a board's engine.
+pub const BOARD_TOP: &str = "fgmp_board";
+
 /// What the names of all modules begin with.
 pub const PREFIX: &str = "fgmp_";
 
@@ -22,6 +26,9 @@ pub enum BuildError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The board's configuration is refused.
+    #[error(transparent)]
+    Board(#[from] BoardConfigError),
     /// The system gives no thread to build in.
     #[error("no thread to build the accelerator in: {0}")]
     Thread(std::io::Error),
@@ -111,7 +118,7 @@ const STACK_BYTES: usize = 64 << 20;
 /// The configuration is out of bounds, a module can't be translated, or the system gives no thread.
 pub fn emit_accelerator(config: ArrayConfig) -> Result<Bundle, BuildError> {
     let config = config.validate()?;
-    let build = move || {
+    in_thread(move || {
         let options = EmitOptions {
             top: ACCELERATOR_TOP.to_owned(),
             prefix: PREFIX.to_owned(),
@@ -122,7 +129,13 @@ pub fn emit_accelerator(config: ArrayConfig) -> Result<Bundle, BuildError> {
             accelerator.connect_all();
             Ok(emit(&accelerator, &options)?)
         })
-    };
+    })
+}
+
+/// Builds with a stack of [`STACK_BYTES`].
+fn in_thread(
+    build: impl FnOnce() -> Result<Bundle, BuildError> + Send + 'static,
+) -> Result<Bundle, BuildError> {
     let thread = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
         .spawn(build)
@@ -131,6 +144,51 @@ pub fn emit_accelerator(config: ArrayConfig) -> Result<Bundle, BuildError> {
         Ok(bundle) => bundle,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Runs an expression with the engine of the configured accumulator width.
+macro_rules! with_engine {
+    ($config:expr, $engine:ident => $body:expr) => {{
+        let config = $config;
+        match config.array.acc_bits() {
+            52 => {
+                let $engine = BoardEngine::<52>::new(config);
+                $body
+            }
+            56 => {
+                let $engine = BoardEngine::<56>::new(config);
+                $body
+            }
+            60 => {
+                let $engine = BoardEngine::<60>::new(config);
+                $body
+            }
+            _ => {
+                let $engine = BoardEngine::<64>::new(config);
+                $body
+            }
+        }
+    }};
+}
+
+/// Emits the engine of a board.
+///
+/// # Errors
+/// The configuration is out of bounds, a module can't be translated, or the system gives no thread.
+pub fn emit_board(config: BoardConfig) -> Result<Bundle, BuildError> {
+    let config = config.validate()?;
+    in_thread(move || {
+        let options = EmitOptions {
+            top: BOARD_TOP.to_owned(),
+            prefix: PREFIX.to_owned(),
+            keep_hierarchy: vec!["pe".to_owned()],
+        };
+        with_engine!(config, engine => {
+            let mut engine = engine;
+            engine.connect_all();
+            Ok(emit(&engine, &options)?)
+        })
+    })
 }
 
 /// Emits one module with all that is in it, under its own name.

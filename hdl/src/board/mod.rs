@@ -3,7 +3,17 @@
 //! A board's device is smaller than the complete accelerator, and its host far away, behind a UART. So the engine has no job queue and no dense streams:
 //! frames write blocks into memories beside the rows and columns of an array and ask for products of what lies there. [`protocol`] says what a frame holds.
 
+pub mod engine;
+pub mod executor;
+pub mod frame;
+pub mod link;
 pub mod protocol;
+pub mod reply;
+pub mod steps;
+pub mod uart;
+pub mod unpack;
+
+pub use engine::BoardEngine;
 
 use serde::{Deserialize, Serialize};
 
