@@ -150,23 +150,22 @@ fn in_thread(
 macro_rules! with_engine {
     ($config:expr, $engine:ident => $body:expr) => {{
         let config = $config;
+        macro_rules! engine {
+            ($acc:literal) => {
+                if config.array.lanes == golden::format::BLOCK {
+                    let $engine = BoardEngine::<$acc, 64, 128, 137>::new(config);
+                    $body
+                } else {
+                    let $engine = BoardEngine::<$acc, 32, 64, 73>::new(config);
+                    $body
+                }
+            };
+        }
         match config.array.acc_bits() {
-            52 => {
-                let $engine = BoardEngine::<52>::new(config);
-                $body
-            }
-            56 => {
-                let $engine = BoardEngine::<56>::new(config);
-                $body
-            }
-            60 => {
-                let $engine = BoardEngine::<60>::new(config);
-                $body
-            }
-            _ => {
-                let $engine = BoardEngine::<64>::new(config);
-                $body
-            }
+            52 => engine!(52),
+            56 => engine!(56),
+            60 => engine!(60),
+            _ => engine!(64),
         }
     }};
 }

@@ -7,6 +7,7 @@ use super::link::LinkControl;
 use super::protocol::{FIRST_COLUMN, ID, REGISTER_COUNT, REGISTERS, VERSION, place};
 use super::reply::ReplyWriter;
 use super::uart::{UartReceiver, UartTransmitter};
+use super::unpack::SCALE_AND_TAG;
 use crate::accelerator::registers::Access;
 use crate::array::PeArray;
 use crate::decoder::BLOCK_BITS;
@@ -30,9 +31,11 @@ const THRESHOLD_HIGH: usize = place::THRESHOLD_HIGH;
 /// Bits of the counter for which a light shines: 2^20 cycles are 87 ms at 12 MHz.
 const LIGHT: usize = 20;
 
-/// An array with memories behind a serial line.
+/// An array with memories behind a serial line. `ACC` is the width of an accumulator; `L`, `P` and `W` are those of [`super::unpack::BlockUnpacker`].
+///
+/// An array of eight lanes is one of sixteen whose upper lanes are fed zeros: synthesis of the flat design removes them.
 #[derive(LogicBlock, PortAccess)]
-pub struct BoardEngine<const ACC: usize> {
+pub struct BoardEngine<const ACC: usize, const L: usize, const P: usize, const W: usize> {
     /// Clock.
     pub clock: Signal<In, Clock>,
     /// Synchronous reset, active high.
@@ -53,12 +56,12 @@ pub struct BoardEngine<const ACC: usize> {
     frames: FrameReceiver,
     sender: FrameSender,
     link: LinkControl,
-    executor: Executor<ACC>,
+    executor: Executor<ACC, L, P, W>,
     reply: ReplyWriter,
     command_memory: BlockBuffer<8, 10>,
     reply_memory: BlockBuffer<8, 9>,
-    weights: Vec<Ram<BLOCK_BITS>>,
-    acts: Vec<Ram<BLOCK_BITS>>,
+    weights: Vec<Ram<W>>,
+    acts: Vec<Ram<W>>,
     array: PeArray<ACC>,
     quantizer: Vec<SerialQuantizer>,
     sensitivities: Vec<Ram<8>>,
@@ -86,7 +89,7 @@ pub struct BoardEngine<const ACC: usize> {
     _words: usize,
 }
 
-impl<const ACC: usize> BoardEngine<ACC> {
+impl<const ACC: usize, const L: usize, const P: usize, const W: usize> BoardEngine<ACC, L, P, W> {
     /// The engine of a validated configuration.
     #[must_use]
     pub fn new(config: BoardConfig) -> Self {
@@ -97,12 +100,13 @@ impl<const ACC: usize> BoardEngine<ACC> {
         } else {
             PeArray::without_requantizer(rows, cols, array.pipeline, array.multiplier)
         };
+        let words = golden::format::BLOCK * 8 / P;
         let writable = REGISTERS
             .iter()
             .filter(|register| register.access == Access::ReadWrite)
             .count();
         // Without a quantizer only the first of them has a reader; without both none.
-        let words = match (config.requantizer, config.quantizer) {
+        let kept = match (config.requantizer, config.quantizer) {
             (_, true) => writable,
             (true, false) => 1,
             (false, false) => 0,
@@ -127,8 +131,12 @@ impl<const ACC: usize> BoardEngine<ACC> {
             reply: Default::default(),
             command_memory: Default::default(),
             reply_memory: Default::default(),
-            weights: (0..rows).map(|_| Ram::new(array.weight_blocks)).collect(),
-            acts: (0..cols).map(|_| Ram::new(array.act_blocks)).collect(),
+            weights: (0..rows)
+                .map(|_| Ram::new(words * array.weight_blocks))
+                .collect(),
+            acts: (0..cols)
+                .map(|_| Ram::new(words * array.act_blocks))
+                .collect(),
             array: pe_array,
             quantizer: (0..quantizers).map(|_| Default::default()).collect(),
             sensitivities: (0..quantizers)
@@ -136,10 +144,16 @@ impl<const ACC: usize> BoardEngine<ACC> {
                 .collect(),
             counters: Default::default(),
             counts: Default::default(),
-            kept: (0..4 * words).map(|_| Default::default()).collect(),
+            kept: (0..4 * kept).map(|_| Default::default()).collect(),
             identity: bits(ID.into()),
             version: bits(VERSION.into()),
-            shape: bits(rows as u64 | (cols as u64) << 8 | units << 16 | (ACC as u64) << 24),
+            shape: bits(
+                rows as u64
+                    | (cols as u64) << 8
+                    | units << 16
+                    | (words as u64 - 1) << 18
+                    | (ACC as u64) << 24,
+            ),
             depths: bits(array.weight_blocks as u64 | (array.act_blocks as u64) << 16),
             bit_length: bits(config.clocks_per_bit as u64),
             register_mux: MuxN::new(REGISTER_COUNT),
@@ -149,8 +163,8 @@ impl<const ACC: usize> BoardEngine<ACC> {
             _rows: rows,
             _cols: cols,
             _quantizers: quantizers,
-            _bytes: 4 * words,
-            _words: words,
+            _bytes: 4 * kept,
+            _words: kept,
         }
     }
 }
@@ -159,7 +173,9 @@ impl<const ACC: usize> BoardEngine<ACC> {
 ///
 /// The frames and what they do are in the page on the link.
 #[kernel(name = "fgmp_board")]
-impl<const ACC: usize> Logic for BoardEngine<ACC> {
+impl<const ACC: usize, const L: usize, const P: usize, const W: usize> Logic
+    for BoardEngine<ACC, L, P, W>
+{
     fn update(&mut self) {
         registers!(self, clock, reset, light);
         for i in 0..5 {
@@ -246,24 +262,36 @@ impl<const ACC: usize> Logic for BoardEngine<ACC> {
         self.executor.step_ready.next = self.array.weight_ready.val();
         for r in 0..self._rows {
             self.weights[r].clock.next = self.clock.val();
-            self.weights[r].write.next = self.executor.block_write.val()
-                && self.executor.block_unit.val() == r.to_bits::<8>();
-            self.weights[r].write_address.next = self.executor.block_address.val();
-            self.weights[r].write_data.next = self.executor.block.val();
+            self.weights[r].write.next =
+                self.executor.word_write.val() && self.executor.word_unit.val() == r.to_bits::<8>();
+            self.weights[r].write_address.next = self.executor.word_address.val();
+            self.weights[r].write_data.next = self.executor.word.val();
             self.weights[r].read.next = self.executor.read.val();
             self.weights[r].read_address.next = self.executor.weight_address.val();
-            self.array.weight_data[r].next = self.weights[r].read_data.val();
+            for n in P..(P + 1) {
+                self.array.weight_data[r].next =
+                    bit_cast::<BLOCK_BITS, P>(self.weights[r].read_data.val().get_bits::<P>(0))
+                        | (bit_cast::<BLOCK_BITS, SCALE_AND_TAG>(
+                            self.weights[r].read_data.val().get_bits::<SCALE_AND_TAG>(n),
+                        ) << SCALE_AT);
+            }
         }
         for c in 0..self._cols {
             self.acts[c].clock.next = self.clock.val();
-            self.acts[c].write.next = self.executor.block_write.val()
-                && (self.executor.block_unit.val() ^ FIRST_COLUMN.to_bits::<8>())
+            self.acts[c].write.next = self.executor.word_write.val()
+                && (self.executor.word_unit.val() ^ FIRST_COLUMN.to_bits::<8>())
                     == c.to_bits::<8>();
-            self.acts[c].write_address.next = self.executor.block_address.val();
-            self.acts[c].write_data.next = self.executor.block.val();
+            self.acts[c].write_address.next = self.executor.word_address.val();
+            self.acts[c].write_data.next = self.executor.word.val();
             self.acts[c].read.next = self.executor.read.val();
             self.acts[c].read_address.next = self.executor.act_address.val();
-            self.array.act_data[c].next = self.acts[c].read_data.val();
+            for n in P..(P + 1) {
+                self.array.act_data[c].next =
+                    bit_cast::<BLOCK_BITS, P>(self.acts[c].read_data.val().get_bits::<P>(0))
+                        | (bit_cast::<BLOCK_BITS, SCALE_AND_TAG>(
+                            self.acts[c].read_data.val().get_bits::<SCALE_AND_TAG>(n),
+                        ) << SCALE_AT);
+            }
         }
         self.array.out_ready.next = self.executor.result_ready.val();
         self.executor.result_valid.next = self.array.out_valid.val();
@@ -358,7 +386,7 @@ impl<const ACC: usize> Logic for BoardEngine<ACC> {
                             << SCALE_AT);
             }
         }
-        self.executor.quantized.next = self.block.val();
+        self.executor.quantized.next = bit_cast::<W, BLOCK_BITS>(self.block.val());
 
         // Lights.
         self.ok.next = self.link.open.val();

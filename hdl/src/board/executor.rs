@@ -2,9 +2,8 @@
 
 use super::protocol::{ACCUMULATOR_BYTES, BF16_BYTES, FIRST_COLUMN, Operation, Status};
 use super::steps::StepSequencer;
-use super::unpack::BlockUnpacker;
+use super::unpack::{BlockUnpacker, SCALE_AND_TAG};
 use crate::board::frame::FRAME_LENGTH;
-use crate::decoder::BLOCK_BITS;
 use crate::memory::ADDRESS;
 use crate::prelude::*;
 
@@ -26,9 +25,9 @@ const ARGUMENTS: usize = 72;
 const HALF: u8 = 8;
 const REST: u8 = 2;
 
-/// Executes one command at a time. `ACC` is the width of an accumulator.
+/// Executes one command at a time. `ACC` is the width of an accumulator; `L`, `P` and `W` are those of [`BlockUnpacker`].
 #[derive(LogicBlock, PortAccess)]
-pub struct Executor<const ACC: usize> {
+pub struct Executor<const ACC: usize, const L: usize, const P: usize, const W: usize> {
     /// Clock.
     pub clock: Signal<In, Clock>,
     /// Synchronous reset, active high.
@@ -78,14 +77,14 @@ pub struct Executor<const ACC: usize> {
     /// The byte.
     pub register_data: Signal<Out, Bits<8>>,
 
-    /// Write a block.
-    pub block_write: Signal<Out, Bit>,
+    /// Write a word of a block.
+    pub word_write: Signal<Out, Bit>,
     /// Row, or column from 0x80 on.
-    pub block_unit: Signal<Out, Bits<8>>,
+    pub word_unit: Signal<Out, Bits<8>>,
     /// Address in its memory.
-    pub block_address: Signal<Out, Bits<ADDRESS>>,
-    /// The block, from the frame.
-    pub block: Signal<Out, Bits<BLOCK_BITS>>,
+    pub word_address: Signal<Out, Bits<ADDRESS>>,
+    /// The word.
+    pub word: Signal<Out, Bits<W>>,
 
     /// Read the memories.
     pub read: Signal<Out, Bit>,
@@ -128,10 +127,10 @@ pub struct Executor<const ACC: usize> {
     pub sensitivity: Signal<Out, Bits<8>>,
     /// A quantized block is there.
     pub quantized_valid: Signal<In, Bit>,
-    /// It is taken, and written to the column at `block_address`.
+    /// It is taken, and written to the column at `word_address`.
     pub quantized_ready: Signal<Out, Bit>,
-    /// It, as on a port of the array.
-    pub quantized: Signal<In, Bits<BLOCK_BITS>>,
+    /// It, as a word; an array of eight lanes has no quantizer.
+    pub quantized: Signal<In, Bits<W>>,
 
     reading: Register<Bit>,
     writing: Register<Bit>,
@@ -148,7 +147,7 @@ pub struct Executor<const ACC: usize> {
     arguments: DataRegister<Bits<ARGUMENTS>>,
     arguments_left: DataRegister<Bits<4>>,
     at: DataRegister<Bits<16>>,
-    unpacker: BlockUnpacker,
+    unpacker: BlockUnpacker<L, P, W>,
     sequencer: StepSequencer,
     tiles_inside: Register<Bits<5>>,
     low_byte: DataRegister<Bits<8>>,
@@ -161,6 +160,8 @@ pub struct Executor<const ACC: usize> {
     column_count: Constant<Bits<8>>,
     can_requantize: Constant<Bit>,
     can_quantize: Constant<Bit>,
+    /// Words of a block, as a shift.
+    halves: Constant<Bits<1>>,
     extend: SignExtend<ACC, 64>,
 
     known: Signal<Local, Bit>,
@@ -184,7 +185,7 @@ pub struct Executor<const ACC: usize> {
     last_word: Signal<Local, Bits<8>>,
 }
 
-impl<const ACC: usize> Executor<ACC> {
+impl<const ACC: usize, const L: usize, const P: usize, const W: usize> Executor<ACC, L, P, W> {
     /// For an array of so many rows and columns, with the units that there are.
     #[must_use]
     pub fn new(rows: usize, cols: usize, requantizer: bool, quantizer: bool) -> Self {
@@ -212,10 +213,10 @@ impl<const ACC: usize> Executor<ACC> {
             register_write: Default::default(),
             register_byte: Default::default(),
             register_data: Default::default(),
-            block_write: Default::default(),
-            block_unit: Default::default(),
-            block_address: Default::default(),
-            block: Default::default(),
+            word_write: Default::default(),
+            word_unit: Default::default(),
+            word_address: Default::default(),
+            word: Default::default(),
             read: Default::default(),
             weight_address: Default::default(),
             act_address: Default::default(),
@@ -264,6 +265,7 @@ impl<const ACC: usize> Executor<ACC> {
             column_count: Constant::new((cols as u64).into()),
             can_requantize: Constant::new(requantizer),
             can_quantize: Constant::new(quantizer),
+            halves: Constant::new(u64::from(L == 32).into()),
             extend: Default::default(),
             known: Default::default(),
             fits: Default::default(),
@@ -292,7 +294,9 @@ impl<const ACC: usize> Executor<ACC> {
 ///
 /// Arguments are shifted in from the top, so those of each operation end at bit 71.
 #[kernel]
-impl<const ACC: usize> Logic for Executor<ACC> {
+impl<const ACC: usize, const L: usize, const P: usize, const W: usize> Logic
+    for Executor<ACC, L, P, W>
+{
     fn update(&mut self) {
         registers!(
             self,
@@ -394,6 +398,9 @@ impl<const ACC: usize> Logic for Executor<ACC> {
         self.unit.next = self.arguments.q.val().get_bits::<8>(48);
         if self.beginning.q.val() {
             self.at.d.next = self.arguments.q.val().get_bits::<16>(56);
+            if self.loading.q.val() {
+                self.at.d.next = self.arguments.q.val().get_bits::<16>(56) << self.halves.val();
+            }
         }
         if self.quantizing.q.val() {
             self.unit.next = self.arguments.q.val().get_bits::<8>(32);
@@ -432,11 +439,11 @@ impl<const ACC: usize> Logic for Executor<ACC> {
         self.unpacker.clear.next = self.start.val() || self.reset.val();
         self.unpacker.valid.next = self.loading.q.val() && self.operand.val();
         self.unpacker.data.next = self.body_data.val();
-        self.block_unit.next = self.unit.val();
-        self.block_address.next = self.at.q.val();
-        self.block.next = self.unpacker.block.val();
-        self.block_write.next = self.unpacker.block_valid.val();
-        if self.block_write.val() {
+        self.word_unit.next = self.unit.val();
+        self.word_address.next = self.at.q.val();
+        self.word.next = self.unpacker.word.val();
+        self.word_write.next = self.unpacker.word_valid.val();
+        if self.word_write.val() {
             self.at.d.next = self.at.q.val() + 1;
         }
 
@@ -448,9 +455,11 @@ impl<const ACC: usize> Logic for Executor<ACC> {
         self.sequencer.clock.next = self.clock.val();
         self.sequencer.reset.next = self.reset.val();
         self.sequencer.start.next = false;
-        self.sequencer.weight_first.next = self.arguments.q.val().get_bits::<16>(0);
-        self.sequencer.act_first.next = self.arguments.q.val().get_bits::<16>(16);
-        self.sequencer.blocks.next = self.arguments.q.val().get_bits::<16>(32);
+        self.sequencer.weight_first.next =
+            self.arguments.q.val().get_bits::<16>(0) << self.halves.val();
+        self.sequencer.act_first.next =
+            self.arguments.q.val().get_bits::<16>(16) << self.halves.val();
+        self.sequencer.blocks.next = self.arguments.q.val().get_bits::<16>(32) << self.halves.val();
         self.sequencer.weight_tiles.next = self.arguments.q.val().get_bits::<8>(48);
         self.sequencer.act_tiles.next = self.arguments.q.val().get_bits::<8>(56);
         self.sequencer.step_ready.next = self.step_ready.val();
@@ -543,11 +552,18 @@ impl<const ACC: usize> Logic for Executor<ACC> {
             self.reply_bytes.next = HALF.to_bits::<4>();
             self.reply_value.next = self.quantized.val().get_bits::<64>(0);
             if self.chunk.q.val() == 1 {
-                self.reply_value.next = self.quantized.val().get_bits::<64>(64);
+                for n in L..(L + 1) {
+                    self.reply_value.next =
+                        bit_cast::<64, L>(self.quantized.val().get_bits::<L>(n));
+                }
             }
             if self.chunk.q.val() == 2 {
                 self.reply_bytes.next = REST.to_bits::<4>();
-                self.reply_value.next = bit_cast::<64, 9>(self.quantized.val().get_bits::<9>(128));
+                for n in L..(L + 1) {
+                    self.reply_value.next = bit_cast::<64, SCALE_AND_TAG>(
+                        self.quantized.val().get_bits::<SCALE_AND_TAG>(2 * n),
+                    );
+                }
             }
             if self.quantized_valid.val() && self.reply_ready.val() {
                 self.chunk.d.next = self.chunk.q.val() + 1;
@@ -555,8 +571,8 @@ impl<const ACC: usize> Logic for Executor<ACC> {
                     self.chunk.d.next = 0.into();
                     self.quantized_ready.next = true;
                     self.block_out.next = true;
-                    self.block_write.next = true;
-                    self.block.next = self.quantized.val();
+                    self.word_write.next = true;
+                    self.word.next = self.quantized.val();
                     self.at.d.next = self.at.q.val() + 1;
                 }
             }
@@ -578,7 +594,7 @@ impl<const ACC: usize> Logic for Executor<ACC> {
         if self.run.val() && !self.body_valid.val() && self.reply_ready.val() {
             self.finish.next = (self.reading.q.val() && !self.last_word.val().any())
                 || self.writing.q.val()
-                || (self.loading.q.val() && !self.unpacker.block_valid.val())
+                || (self.loading.q.val() && !self.unpacker.word_valid.val())
                 || (self.multiplying.q.val()
                     && !self.sequencer.busy.val()
                     && !self.tiles_inside.q.val().any())

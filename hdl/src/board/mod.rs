@@ -15,6 +15,7 @@ pub mod unpack;
 
 pub use engine::BoardEngine;
 
+use golden::format::BLOCK;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ArrayConfig, ConfigError, MAX_ACT_BLOCKS, MAX_WEIGHT_BLOCKS};
@@ -28,7 +29,7 @@ pub const MAX_CLOCKS_PER_BIT: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BoardConfig {
-    /// The array and its memories: `weight_blocks` of a row and `act_blocks` of a column, each one memory, not two halves. `weight_ports`, `result_elements` and
+    /// The array and its memories. `lanes` is 16, or 8 for an array of half the size that takes a block in two steps. `weight_blocks` are those of a row and `act_blocks` those of a column, each one memory, not two halves. `weight_ports`, `result_elements` and
     /// `quantizer_lanes` have no meaning here.
     pub array: ArrayConfig,
     /// Clock cycles of a bit on the serial line.
@@ -67,6 +68,16 @@ pub enum BoardConfigError {
         "clocks_per_bit = {0}: a bit on the serial line takes {MIN_CLOCKS_PER_BIT} to {MAX_CLOCKS_PER_BIT} cycles of the clock; choose another rate or clock"
     )]
     ClocksPerBit(usize),
+    /// Neither all lanes nor half of them.
+    #[error(
+        "lanes = {0}: a block of 16 elements is multiplied in one step or in two, so lanes is 16 or 8"
+    )]
+    Lanes(usize),
+    /// A block in two steps is not for the quantizer.
+    #[error(
+        "quantizer with lanes = 8: the quantizer writes whole blocks into the columns' memories, and an array of eight lanes reads halves"
+    )]
+    HalfQuantizer,
     /// More rows or columns than a frame can name, or one tile's results are larger than a reply.
     #[error(
         "{rows} x {cols} results of {bytes} bytes are more than a reply holds, {} bytes",
@@ -88,7 +99,18 @@ impl BoardConfig {
     /// # Errors
     /// The first parameter that is out of range, and why it is.
     pub fn validate(self) -> Result<Self, BoardConfigError> {
-        self.array.validate()?;
+        let lanes = self.array.lanes;
+        if lanes != BLOCK && 2 * lanes != BLOCK {
+            return Err(BoardConfigError::Lanes(lanes));
+        }
+        if lanes != BLOCK && self.quantizer {
+            return Err(BoardConfigError::HalfQuantizer);
+        }
+        ArrayConfig {
+            lanes: BLOCK,
+            ..self.array
+        }
+        .validate()?;
         if !(MIN_CLOCKS_PER_BIT..=MAX_CLOCKS_PER_BIT).contains(&self.clocks_per_bit) {
             return Err(BoardConfigError::ClocksPerBit(self.clocks_per_bit));
         }
@@ -103,7 +125,7 @@ impl BoardConfig {
     /// Channels whose sensitivities the quantizer's memory holds: those of the longest row of weights.
     #[must_use]
     pub const fn channels(&self) -> usize {
-        self.array.weight_blocks * golden::format::BLOCK
+        self.array.weight_blocks * BLOCK
     }
 }
 

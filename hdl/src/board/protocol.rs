@@ -156,6 +156,7 @@ register_table! {
         field("COLS", 8, 8, "columns: tokens side by side"),
         field("REQUANTIZER", 16, 1, "results can be BF16"),
         field("QUANTIZER", 17, 1, "activations can be BF16"),
+        field("HALVES", 18, 1, "the array has eight lanes and takes a block in two steps"),
         field("ACC_BITS", 24, 8, "bits of an accumulator: K up to 16 x 2^(this - 48)"),
     ];
     MEMORY ReadOnly "The memories" [
@@ -169,7 +170,7 @@ register_table! {
     DAMAGED ReadOnly "Counter: frames whose check failed, that were too long, or cut short" [];
     REFUSED ReadOnly "Counter: intact frames that were not executed: closed, out of order, repeated, overrun" [];
     BUSY ReadOnly "Counter: cycles in which a command was executed" [];
-    STEPS ReadOnly "Counter: steps of the array, a block pair for each of its elements" [];
+    STEPS ReadOnly "Counter: steps of the array, a block pair for each of its elements, or half of one if it has eight lanes" [];
     OUTPUT_SCALE ReadWrite "FP32 bits of M of numerics §5 for BF16 results: 0, or a magnitude from 2^-60 to 2^60 (boards with a requantizer)" [];
     INPUT_SCALE ReadWrite "FP32 bits of M of numerics §3 for BF16 activations: 0, or a magnitude from 2^-60 to 2^60 (boards with a quantizer)" [];
     THRESHOLD_LOW ReadWrite "Low half of the threshold T of numerics §3 (boards with a quantizer)" [];
