@@ -59,6 +59,123 @@ struct RawJob {
     fault_cycle: u64,
 }
 
+/// Ten levels of a device's output as the line's receiver sampled them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// The cycle in which the start bit was first seen.
+    pub(crate) start: u64,
+    /// Start bit in bit 0, data in bits 1 to 8, stop bit in bit 9.
+    pub(crate) levels: u32,
+    reserved: u32,
+}
+
+/// What a serial line remembers between calls. It holds no pointers; its fields are
+/// written by the C side and by [`SerialLine::cut`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SerialLine {
+    cycle: u64,
+    last_active: u64,
+    send_at: u64,
+    send_unit: u64,
+    take_at: u64,
+    take_start: u64,
+    false_starts: u64,
+    send_fraction: u32,
+    sending: u32,
+    send_levels: u32,
+    send_left: u32,
+    take_fraction: u32,
+    taking: u32,
+    take_levels: u32,
+    take_count: u32,
+}
+
+impl SerialLine {
+    /// Clock cycles since the line was made.
+    pub(crate) fn cycle(&self) -> u64 {
+        self.cycle
+    }
+
+    /// Low levels of the device's output that were over before the middle of a start bit.
+    pub(crate) fn false_starts(&self) -> u64 {
+        self.false_starts
+    }
+
+    /// Whether a symbol is on its way to the device.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending != 0
+    }
+
+    /// The cycle until which all that the device sent has become frames.
+    pub(crate) fn known_until(&self) -> u64 {
+        if self.taking == 0 {
+            self.cycle
+        } else {
+            self.take_start
+        }
+    }
+
+    /// Forgets what is on its way to the device; the line is idle from the next cycle on.
+    pub(crate) fn cut(&mut self) {
+        self.send_left = 0;
+        self.send_at = self.cycle;
+    }
+}
+
+/// One call of [`Model::serial_run`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SerialCall<'a> {
+    pub(crate) clock: PortId,
+    pub(crate) rx: PortId,
+    pub(crate) tx: PortId,
+    pub(crate) busy: Option<PortId>,
+    /// Evaluates the falling edge, too, where it could be left out.
+    pub(crate) both_edges: bool,
+    /// Returns when the last symbol has been sent.
+    pub(crate) stop_when_sent: bool,
+    /// Cycles a bit in units of 2⁻³², at least 4 cycles.
+    pub(crate) bit: u64,
+    /// What to send: levels, first in bit 0 (bits 0 to 31), their number (32 to 39), the cycles that each lasts (40 to 63;
+    /// 0 for the length of a bit).
+    pub(crate) symbols: &'a [u64],
+    /// The most frames to receive, at least 1.
+    pub(crate) frames: usize,
+    pub(crate) max_cycles: u64,
+    /// Returns when nothing has moved for so many cycles; 0 for never.
+    pub(crate) quiet_cycles: u64,
+}
+
+/// Why [`Model::serial_run`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SerialStop {
+    Cycles,
+    Frames,
+    Quiet,
+    Sent,
+}
+
+#[repr(C)]
+struct RawSerial {
+    clock: u32,
+    rx: u32,
+    tx: u32,
+    busy: u32,
+    both_edges: u32,
+    stop_when_sent: u32,
+    bit: u64,
+    symbols: *const u64,
+    symbol_count: u64,
+    frames: *mut Frame,
+    frame_capacity: u64,
+    max_cycles: u64,
+    quiet_cycles: u64,
+    symbols_used: u64,
+    frame_count: u64,
+    line: SerialLine,
+}
+
 type NewFn = unsafe extern "C" fn(u32) -> *mut RawModel;
 type DeleteFn = unsafe extern "C" fn(*mut RawModel);
 type MessageFn = unsafe extern "C" fn(*mut RawModel) -> *const c_char;
@@ -66,6 +183,7 @@ type PokeFn = unsafe extern "C" fn(*mut RawModel, u32, *const u64);
 type PeekFn = unsafe extern "C" fn(*mut RawModel, u32, *mut u64);
 type EvalFn = unsafe extern "C" fn(*mut RawModel) -> c_int;
 type RunFn = unsafe extern "C" fn(*mut RawModel, *mut RawJob) -> c_int;
+type SerialFn = unsafe extern "C" fn(*mut RawModel, *mut RawSerial) -> c_int;
 type TraceOpenFn = unsafe extern "C" fn(*mut RawModel, *const c_char) -> c_int;
 type TraceCloseFn = unsafe extern "C" fn(*mut RawModel);
 type PortCountFn = unsafe extern "C" fn() -> u32;
@@ -83,6 +201,7 @@ pub(crate) struct Model {
     peek: PeekFn,
     eval: EvalFn,
     run: RunFn,
+    serial: SerialFn,
     trace_open: TraceOpenFn,
     trace_close: TraceCloseFn,
     ports: Vec<Port>,
@@ -118,6 +237,7 @@ impl Model {
         let peek = function!(b"fgmp_peek\0" as PeekFn);
         let eval = function!(b"fgmp_eval\0" as EvalFn);
         let run = function!(b"fgmp_run\0" as RunFn);
+        let serial = function!(b"fgmp_serial_run\0" as SerialFn);
         let trace_open = function!(b"fgmp_trace_open\0" as TraceOpenFn);
         let trace_close = function!(b"fgmp_trace_close\0" as TraceCloseFn);
         // SAFETY: takes nothing and returns a constant.
@@ -139,6 +259,7 @@ impl Model {
             peek,
             eval,
             run,
+            serial,
             trace_open,
             trace_close,
             ports,
@@ -294,6 +415,77 @@ impl Model {
             _ => return Err(self.fatal()),
         };
         job.conclude(outcome, stats)
+    }
+
+    /// Runs clock cycles with a serial line at the model's pins, `line` going on from where it was. What the device sent is
+    /// appended to `frames`. Returns why it stopped and how many symbols were taken.
+    ///
+    /// # Errors
+    /// [`SimError::InvalidJob`] when a port isn't there, has another direction or isn't one bit wide, or a bit is shorter
+    /// than 4 cycles; [`SimError::Fatal`].
+    pub(crate) fn serial_run(
+        &mut self,
+        line: &mut SerialLine,
+        call: &SerialCall<'_>,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(SerialStop, usize), SimError> {
+        let invalid = |reason: String| Err(SimError::InvalidJob { reason });
+        for (name, port, direction) in [
+            ("clock", Some(call.clock), Direction::Input),
+            ("rx", Some(call.rx), Direction::Input),
+            ("tx", Some(call.tx), Direction::Output),
+            ("busy", call.busy, Direction::Output),
+        ] {
+            let Some(port) = port else { continue };
+            let fits = self
+                .ports
+                .get(port.0)
+                .is_some_and(|port| port.width == 1 && port.direction == direction);
+            if !fits {
+                return invalid(format!(
+                    "the serial line's `{name}` must be an {direction} of one bit"
+                ));
+            }
+        }
+        if call.bit < 4 << 32 {
+            return invalid("a bit of a serial line lasts 4 cycles or more".to_owned());
+        }
+        let before = frames.len();
+        let capacity = call.frames.max(1);
+        frames.resize(before + capacity, Frame::default());
+        let mut raw = RawSerial {
+            clock: call.clock.0 as u32,
+            rx: call.rx.0 as u32,
+            tx: call.tx.0 as u32,
+            busy: number(call.busy),
+            both_edges: u32::from(call.both_edges),
+            stop_when_sent: u32::from(call.stop_when_sent),
+            bit: call.bit,
+            symbols: call.symbols.as_ptr(),
+            symbol_count: call.symbols.len() as u64,
+            frames: frames[before..].as_mut_ptr(),
+            frame_capacity: capacity as u64,
+            max_cycles: call.max_cycles,
+            quiet_cycles: call.quiet_cycles,
+            symbols_used: 0,
+            frame_count: 0,
+            line: *line,
+        };
+        // SAFETY: the model is alive and used by nobody else. The ports exist and are one bit wide (checked above), so the C
+        // side may access each of them as a byte. It reads `symbol_count` symbols, the length of the borrowed slice, and
+        // writes at most `frame_capacity` frames, which `frames` was extended by; neither moves before the call returns, and
+        // nothing is kept afterwards. The line is one that an earlier call left, or the default, which is an idle line.
+        let status = unsafe { (self.serial)(self.raw.as_ptr(), &raw mut raw) };
+        *line = raw.line;
+        frames.truncate(before + raw.frame_count as usize);
+        let stop = match status {
+            0 => SerialStop::Cycles,
+            1 => SerialStop::Frames,
+            2 => SerialStop::Quiet,
+            3 => SerialStop::Sent,
+            _ => return Err(self.fatal()),
+        };
+        Ok((stop, raw.symbols_used as usize))
     }
 
     fn check(&self, status: c_int) -> Result<(), SimError> {

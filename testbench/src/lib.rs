@@ -13,6 +13,7 @@ mod ffi;
 pub mod quantizer;
 pub mod report;
 pub mod rust_sim;
+pub mod serial;
 pub mod simulator;
 pub mod stimulus;
 pub mod stream;

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::cache::digest;
-use crate::design::{Design, Port, PortId};
-use crate::ffi::Model;
+use crate::design::{Design, Direction, Port, PortId};
+use crate::ffi::{Frame, Model, SerialCall, SerialLine, SerialStop};
 use crate::simulator::{SimError, Simulator};
 use crate::stream::{RunStats, StreamJob};
 use crate::tool;
@@ -357,6 +357,16 @@ impl VerilatorSim {
     pub fn stop_trace(&mut self) {
         self.model.trace_close();
     }
+
+    /// See [`Model::serial_run`].
+    pub(crate) fn serial_run(
+        &mut self,
+        line: &mut SerialLine,
+        call: &SerialCall<'_>,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(SerialStop, usize), SimError> {
+        self.model.serial_run(line, call, frames)
+    }
 }
 
 impl Simulator for VerilatorSim {
@@ -409,13 +419,55 @@ fn shim(design: &Design, waveform: Waveform) -> Result<String, SimError> {
             port.width
         );
     }
+    let memories = clock_memories(design, &mut text, &top)?;
     let _ = write!(
         text,
         "typedef V{top} Top;\n#define PORTS {}u\n\
-         template <class Slot> static void bind_ports(Top& top, Slot* slots) {{\n{bindings}}}\n{ENGINE}",
+         template <class Slot> static void bind_ports(Top& top, Slot* slots) {{\n{bindings}}}\n\
+         static uint8_t* clock_memory(Top& top, uint32_t port) {{\n    (void)top;\n    switch (port) {{\n{memories}    default: return nullptr;\n    }}\n}}\n{ENGINE}",
         design.ports.len()
     );
     Ok(text)
+}
+
+/// The generated part that finds where a model remembers the level that a clock had, so that the next evaluation sees a rising
+/// edge without a falling one before: helpers go to `text`, what is returned are the cases of a switch over port numbers.
+///
+/// A port has such a place only if the model as a whole waits for one single event, the rising edge of this port: then no
+/// other logic can miss the falling one. It is a private part of Verilator's model, so everything is left out that isn't
+/// found as version 5.006 writes it, and such a model is clocked in the usual way.
+fn clock_memories(design: &Design, text: &mut String, top: &str) -> Result<String, SimError> {
+    let mut cases = String::new();
+    if design
+        .sources
+        .iter()
+        .any(|file| file.text.contains("negedge"))
+    {
+        return Ok(cases);
+    }
+    let _ = writeln!(
+        text,
+        "#include <cstddef>\n#include <cstdint>\n#include \"V{top}___024root.h\"\n\
+         template <template <std::size_t> class Triggers, std::size_t N> static bool is_lone(const Triggers<N>*) {{ return N == 1; }}\n\
+         static inline bool is_lone(const void*) {{ return false; }}"
+    );
+    for (index, port) in design.ports.iter().enumerate() {
+        if port.width != 1 || port.direction != Direction::Input {
+            continue;
+        }
+        let memory = format!("root.__Vtrigrprev__TOP__{}", cpp_name(design, &port.name)?);
+        let _ = writeln!(
+            text,
+            "template <class Root> static auto memory_of_{index}(Root& root, int) -> decltype(is_lone(&root.__VactTriggered), &{memory}) {{\n    \
+             return is_lone(&root.__VactTriggered) ? &{memory} : nullptr;\n}}\n\
+             template <class Root> static uint8_t* memory_of_{index}(Root&, long) {{ return nullptr; }}"
+        );
+        let _ = writeln!(
+            cases,
+            "    case {index}: return memory_of_{index}(*top.rootp, 0);"
+        );
+    }
+    Ok(cases)
 }
 
 /// A Verilog name as Verilator spells the C++ member, for the names where that is simple.
