@@ -6,6 +6,7 @@
 
 mod boards;
 mod constraints;
+pub mod simulated;
 
 use std::fmt;
 

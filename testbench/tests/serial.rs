@@ -136,7 +136,9 @@ fn the_time_of_a_byte_is_that_of_its_bits() {
     let progress = model
         .run(&random(10_000, 3), &mut output, &limits)
         .expect("it runs");
-    assert_eq!(progress.cycles, 10_000 * 10 * CLOCKS as u64 * 102 / 100);
+    // 16.32 cycles are no whole number of the line's units either.
+    let expected = 10_000 * 10 * CLOCKS as u64 * 102 / 100;
+    assert!(progress.cycles.abs_diff(expected) <= 1, "{progress:?}");
 }
 
 #[test]
