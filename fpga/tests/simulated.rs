@@ -352,8 +352,7 @@ fn a_design_that_stops_itself_ends_the_board_with_its_message() {
 fn what_can_not_be_simulated_is_refused() {
     let refused = |design: &Design, clocks, faults| {
         SimulatedBoard::start(design, clocks, faults)
-            .err()
-            .expect("it can't be simulated")
+            .expect_err("it can't be simulated")
             .to_string()
     };
     let mut design = echo();
