@@ -4,7 +4,12 @@
 
 mod common;
 
-use common::{design, full, verilator};
+use std::time::Instant;
+
+use common::{design, full, verilator, verilator_for_short_runs};
+use hdl::board::BoardConfig;
+use hdl::board::protocol::{Deframer, FIRST_COLUMN, FLAG, Operation, Received, Status, encode};
+use hdl::build::emit_board;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use testbench::design::Design;
@@ -12,6 +17,7 @@ use testbench::serial::{
     BitLength, Fault, FaultError, FaultKind, FaultRates, Faults, Limits, SerialModel, SerialPorts,
     Stop,
 };
+use testbench::verilator::Verilator;
 
 const CLOCKS: usize = 16;
 
@@ -415,23 +421,195 @@ fn ports_rates_and_bit_lengths_that_do_not_fit_are_refused() {
     }
 }
 
-/// How fast the line's loop is on a design that costs almost nothing itself.
+/// A device that is a piece of wire; it has no clock that Verilator would wait for.
+fn wire() -> SerialModel {
+    let text = "module wired (\n    input wire clock,\n    input wire rx,\n    output wire tx\n);\n    \
+                wire unused = &{1'b0, clock};\n    assign tx = rx;\nendmodule\n";
+    let design = design("wired", text);
+    let sim = verilator()
+        .simulate(&design)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let ports = SerialPorts::of(&design).expect("its ports are called as usual");
+    let bit = BitLength::new(CLOCKS, 0).expect("long enough");
+    SerialModel::new(sim, ports, bit).expect("it settles")
+}
+
+#[test]
+fn what_the_device_sends_wrongly_is_heard_as_a_receiver_hears_it() {
+    let listed = |fault: &[Fault]| Faults::listed(fault.iter().copied());
+    // A short pulse of the device is no start bit, one of more than half a bit is.
+    let mut model = wire().with_faults(listed(&at(1, FaultKind::Glitch(7))), Faults::none());
+    assert!(!model.reset(&mut Vec::new()).expect("it runs"), "no reset");
+    assert_eq!(heard(&mut model, &[0x10, 0x20, 0x30]), [0x10, 0x20, 0x30]);
+    assert_eq!(model.false_starts(), 1);
+    let mut model = wire().with_faults(listed(&at(1, FaultKind::Glitch(9))), Faults::none());
+    assert_ne!(heard(&mut model, &[0x10, 0x20, 0x30]), [0x10, 0x20, 0x30]);
+    // A break of the device is one byte of zeros without a stop bit.
+    let mut model = wire().with_faults(listed(&at(1, FaultKind::Break(40))), Faults::none());
+    assert_eq!(heard(&mut model, &[0x10, 0x20]), [0x10, 0, 0x20]);
+    assert_eq!(model.from_device().framing_errors, 1);
+}
+
+/// A board's engine of one element, with the parameters that are quick to build.
+fn board() -> (Design, BoardConfig) {
+    let config = BoardConfig::default();
+    let bundle = emit_board(config).unwrap_or_else(|error| panic!("{error}"));
+    (Design::from(&bundle), config)
+}
+
+/// Commands that fill the memories with random FP8 blocks and multiply `times` times, and how many they are.
+fn commands(times: usize) -> (Vec<u8>, usize) {
+    let mut contents = vec![vec![1, 0, Operation::Open as u8]];
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    for unit in [0, FIRST_COLUMN] {
+        for first in (0..256u16).step_by(16) {
+            let [low, high] = first.to_le_bytes();
+            let mut content = vec![1, 0, Operation::LoadBlocks as u8, unit, low, high];
+            for _ in 0..2 {
+                content.push(0xff);
+                // Codes below 0x40 are finite.
+                content.extend((0..8 * 16).map(|_| rng.random_range(0..0x40u8)));
+            }
+            contents.push(content);
+        }
+    }
+    for _ in 0..times {
+        // 4 tiles of 64 blocks by as many.
+        contents.push(vec![
+            1,
+            0,
+            Operation::Multiply as u8,
+            0,
+            0,
+            0,
+            0,
+            64,
+            0,
+            4,
+            4,
+            0,
+        ]);
+    }
+    let count = contents.len();
+    let bytes = contents
+        .into_iter()
+        .enumerate()
+        .flat_map(|(number, mut content)| {
+            content[1] = number as u8;
+            encode(&content)
+        });
+    (bytes.collect(), count)
+}
+
+/// Sends commands one after the other, each after the reply to the one before. Returns replies and cycles.
+fn converse(model: &mut SerialModel, bytes: &[u8]) -> (Vec<Vec<u8>>, u64) {
+    let mut frames = Deframer::new(1024);
+    let mut replies = Vec::new();
+    let start = model.cycles();
+    for command in bytes
+        .split_inclusive(|byte| *byte == FLAG)
+        .collect::<Vec<_>>()
+        .chunks(2)
+    {
+        let mut output = Vec::new();
+        let limits = Limits {
+            quiet_cycles: Some(400),
+            ..Limits::cycles(1_000_000)
+        };
+        let stop = model
+            .run(&command.concat(), &mut output, &limits)
+            .expect("it runs")
+            .stop;
+        assert_eq!(stop, Stop::Quiet);
+        replies.extend(
+            output
+                .into_iter()
+                .filter_map(|byte| match frames.push(byte) {
+                    Some(Received::Frame(content)) => Some(content),
+                    Some(Received::Damaged) => panic!("a clean line"),
+                    None => None,
+                }),
+        );
+    }
+    (replies, model.cycles() - start)
+}
+
+fn board_model(design: &Design, config: BoardConfig, verilator: &Verilator) -> SerialModel {
+    let sim = verilator
+        .simulate(design)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let ports = SerialPorts::of(design).expect("its ports are called as usual");
+    assert!(ports.reset.is_some() && ports.busy.is_some());
+    let bit = BitLength::new(config.clocks_per_bit, 0).expect("long enough");
+    let mut model = SerialModel::new(sim, ports, bit).expect("it settles");
+    model.reset(&mut Vec::new()).expect("it runs");
+    model
+}
+
+#[test]
+fn the_engine_of_a_board_answers_over_its_pins_with_and_without_falling_edges() {
+    let (design, config) = board();
+    let (bytes, count) = commands(2);
+    let built = verilator_for_short_runs();
+    let one = converse(&mut board_model(&design, config, &built), &bytes);
+    let other = converse(
+        &mut board_model(&design, config, &built).both_edges(),
+        &bytes,
+    );
+    assert!(one == other);
+    assert_eq!(one.0.len(), count);
+    for (number, reply) in one.0.iter().enumerate() {
+        assert_eq!(
+            reply[..3],
+            [1, number as u8, Status::Done as u8],
+            "{number}"
+        );
+    }
+}
+
+/// How fast the line's loop is on a design that costs almost nothing itself, and on the engine of a board.
 #[test]
 fn cycles_per_second() {
-    if !full("the speed of the serial line's loop") {
+    if !full("the speed of the serial line's loop and of a board's engine") {
         return;
     }
-    for (name, edges) in [("rising edges", false), ("both edges", true)] {
-        for (what, input) in [("idle", vec![]), ("busy", random(100_000, 1))] {
-            let mut model = if edges { model().both_edges() } else { model() };
+    let million = |cycles: u64, clock: Instant| cycles as f64 / clock.elapsed().as_secs_f64() / 1e6;
+    let edges = |both| if both { "both edges" } else { "rising edges" };
+    for both in [false, true] {
+        for (what, input) in [("idle", vec![]), ("talking", random(100_000, 1))] {
+            let mut model = if both { model().both_edges() } else { model() };
             let cycles = 16_000_000;
-            let clock = std::time::Instant::now();
+            let clock = Instant::now();
             model
                 .run(&input, &mut Vec::new(), &Limits::cycles(cycles))
                 .expect("it runs");
-            let rate = cycles as f64 / clock.elapsed().as_secs_f64();
-            eprintln!("{name}, {what}: {:.1} million cycles a second", rate / 1e6);
-            assert!(rate > 1e6, "{rate}");
+            let rate = million(cycles, clock);
+            eprintln!(
+                "echo, {what}, {}: {rate:.1} million cycles a second",
+                edges(both)
+            );
+            assert!(rate > 1.0, "{rate}");
         }
+    }
+    let (design, config) = board();
+    for both in [false, true] {
+        let mut model = board_model(&design, config, verilator());
+        if both {
+            model = model.both_edges();
+        }
+        let (bytes, _) = commands(200);
+        let clock = Instant::now();
+        let (_, cycles) = converse(&mut model, &bytes);
+        let talking = million(cycles, clock);
+        let clock = Instant::now();
+        let cycles = 1_000_000;
+        model
+            .run(&[], &mut Vec::new(), &Limits::cycles(cycles))
+            .expect("it runs");
+        let idle = million(cycles, clock);
+        eprintln!(
+            "board, {}: {talking:.2} million cycles a second in commands, {idle:.2} idle",
+            edges(both)
+        );
     }
 }
