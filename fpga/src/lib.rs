@@ -1,11 +1,13 @@
-//! Where it runs: open FPGA boards as data.
+//! Where it runs: open FPGA boards as data, and the driver that makes one of them multiply.
 //!
 //! A [`Board`] says which device it carries, which pins lead to its clock, LEDs, button and UART, and which program
 //! writes a bitstream to it. [`Board::constraints`] turns ports of a design and roles of pins into the text that
 //! the place-and-route program reads. To add a board, add a file in `boards/` and name it in [`boards`].
+//! [`link`] talks to a board that runs the project's engine.
 
 mod boards;
 mod constraints;
+pub mod link;
 pub mod simulated;
 
 use std::fmt;

@@ -160,6 +160,11 @@ impl Accumulator {
         }
     }
 
+    /// A sum in units of 2⁻²⁰ that was computed elsewhere, and whether a NaN was seen there.
+    pub const fn from_parts(value: i128, nan: bool) -> Self {
+        Self { value, nan }
+    }
+
     /// This sum, no NaN.
     pub(crate) const fn of_value(value: i128) -> Self {
         Self { value, nan: false }

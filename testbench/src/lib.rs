@@ -7,6 +7,7 @@
 
 pub mod accelerator;
 pub mod array;
+pub mod board;
 pub mod cache;
 pub mod design;
 mod ffi;
