@@ -5,9 +5,13 @@
 //! the place-and-route program reads ([`Board::constraints`]) and the module around the engine ([`Board::top`]). To add a board,
 //! add a file in `boards/` and name it in [`boards()`].
 
+pub mod bitstream;
 mod boards;
 mod constraints;
+pub mod flash;
+pub mod flow;
 mod pll;
+mod tools;
 mod top;
 mod usb;
 
@@ -17,6 +21,7 @@ use serde::{Serialize, Serializer};
 
 pub use constraints::ConstraintError;
 pub use pll::{MODELS, Pll, PllError};
+pub use tools::ICEBOX_VLOG;
 pub use top::{ENGINE, Top};
 pub use usb::{UsbDevice, UsbIds, UsbName};
 
@@ -221,8 +226,20 @@ pub struct Programming {
     pub tool: Programmer,
     /// Its arguments, without those that verify.
     pub arguments: &'static [&'static str],
-    /// Arguments that make it read back what it wrote. None where it can't, or always does.
-    pub verify: &'static [&'static str],
+    /// What checks that the bitstream arrived.
+    pub verification: Verification,
+}
+
+/// What checks that a bitstream arrived as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "by", content = "arguments")]
+pub enum Verification {
+    /// The program always reads back what it wrote.
+    Always,
+    /// The program reads it back with these arguments.
+    Asked(&'static [&'static str]),
+    /// Nothing is read back; the device, or its bootloader, checks the sums inside the bitstream when it loads it.
+    Device,
 }
 
 /// An FPGA board.
@@ -242,6 +259,8 @@ pub struct Board {
     pub package: &'static str,
     /// The maker's number of the part, speed grade included.
     pub part: &'static str,
+    /// The device, as its bitstreams name it.
+    pub configuration: bitstream::Device,
     /// Arguments of nextpnr that choose device, package and speed grade.
     pub nextpnr: &'static [&'static str],
     /// Arguments of the program that packs the bitstream.

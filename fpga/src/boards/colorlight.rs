@@ -2,8 +2,10 @@
 //! project that documents them (its constraint files and tables, where the i9 differs in its light only), serial pins from its
 //! example and LiteX-Boards.
 
+use crate::bitstream::Device;
 use crate::{
     Board, BoardPin, Family, Pin, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
+    Verification,
 };
 
 pub(super) const I5: Board = Board {
@@ -14,6 +16,9 @@ pub(super) const I5: Board = Board {
     device: "25k",
     package: "CABGA381",
     part: "LFE5U-25F-6BG381C",
+    configuration: Device::Ecp5 {
+        idcode: 0x4111_1043,
+    },
     nextpnr: &["--25k", "--package", "CABGA381", "--speed", "6"],
     pack: &["--compress", "--freq", "38.8"],
     logic_cells: 24_288,
@@ -48,12 +53,12 @@ pub(super) const I5: Board = Board {
     sram: Some(Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "colorlight-i5"],
-        verify: &[],
+        verification: Verification::Device,
     }),
     flash: Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "colorlight-i5", "--write-flash", "--unprotect-flash"],
-        verify: &["--verify"],
+        verification: Verification::Asked(&["--verify"]),
     },
     notes: "On the extension board. Debuggers differ in what rates they stand: if the link fails, build with --baud 115200.",
 };
@@ -63,6 +68,9 @@ pub(super) const I9: Board = Board {
     title: "Colorlight i9 v7.2",
     device: "45k",
     part: "LFE5U-45F-6BG381C",
+    configuration: Device::Ecp5 {
+        idcode: 0x4111_2043,
+    },
     nextpnr: &["--45k", "--package", "CABGA381", "--speed", "6"],
     logic_cells: 43_848,
     block_memories: 108,
@@ -76,12 +84,12 @@ pub(super) const I9: Board = Board {
     sram: Some(Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "colorlight-i9"],
-        verify: &[],
+        verification: Verification::Device,
     }),
     flash: Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "colorlight-i9", "--write-flash", "--unprotect-flash"],
-        verify: &["--verify"],
+        verification: Verification::Asked(&["--verify"]),
     },
     ..I5
 };

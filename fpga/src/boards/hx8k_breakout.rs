@@ -1,8 +1,10 @@
 //! Lattice iCE40-HX8K breakout board. Pins from the constraint file of Project IceStorm's example (clock, lights) and
 //! from those of designs that use its serial port. What its USB device calls itself from programs that look for it.
 
+use crate::bitstream::Device;
 use crate::{
     Board, BoardPin, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
+    Verification,
 };
 
 pub(super) const BOARD: Board = Board {
@@ -13,6 +15,10 @@ pub(super) const BOARD: Board = Board {
     device: "hx8k",
     package: "ct256",
     part: "iCE40HX8K-CT256",
+    configuration: Device::Ice40 {
+        width: 872,
+        height: 272,
+    },
     nextpnr: &["--hx8k", "--package", "ct256"],
     pack: &[],
     logic_cells: 7680,
@@ -60,12 +66,12 @@ pub(super) const BOARD: Board = Board {
     sram: Some(Programming {
         tool: Programmer::Iceprog,
         arguments: &["-S"],
-        verify: &[],
+        verification: Verification::Device,
     }),
     flash: Programming {
         tool: Programmer::Iceprog,
         arguments: &[],
-        verify: &[],
+        verification: Verification::Always,
     },
     notes: "No button and no hard multipliers. Jumpers J6 choose between the flash and the device's own memory.",
 };

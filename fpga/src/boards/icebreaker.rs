@@ -1,7 +1,9 @@
 //! iCEBreaker. Pins from the board project's own constraint file (`icebreaker.pcf` of its examples).
 
+use crate::bitstream::Device;
 use crate::{
     Board, BoardPin, Family, Pin, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
+    Verification,
 };
 
 pub(super) const BOARD: Board = Board {
@@ -12,6 +14,10 @@ pub(super) const BOARD: Board = Board {
     device: "up5k",
     package: "sg48",
     part: "iCE40UP5K-SG48",
+    configuration: Device::Ice40 {
+        width: 692,
+        height: 336,
+    },
     nextpnr: &["--up5k", "--package", "sg48"],
     pack: &[],
     logic_cells: 5280,
@@ -53,12 +59,12 @@ pub(super) const BOARD: Board = Board {
     sram: Some(Programming {
         tool: Programmer::Iceprog,
         arguments: &["-S"],
-        verify: &[],
+        verification: Verification::Device,
     }),
     flash: Programming {
         tool: Programmer::Iceprog,
         arguments: &[],
-        verify: &[],
+        verification: Verification::Always,
     },
     notes: "led2 to led4 are the three colours of one light, on pins that can only pull down. \
             The device's own memory can only be written after the jumpers of the flash have been turned.",

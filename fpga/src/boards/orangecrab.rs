@@ -1,8 +1,10 @@
 //! OrangeCrab r0.2.1 with an ECP5-25F. Pins from the board project's examples (`orangecrab_r0.2.1.pcf`), serial pins as LiteX-Boards
 //! has them: the header's pins 0 and 1. Programming as the examples do it, through the bootloader.
 
+use crate::bitstream::Device;
 use crate::{
     Board, BoardPin, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
+    Verification,
 };
 
 pub(super) const BOARD: Board = Board {
@@ -13,6 +15,9 @@ pub(super) const BOARD: Board = Board {
     device: "25k",
     package: "CSFBGA285",
     part: "LFE5U-25F-8MG285C",
+    configuration: Device::Ecp5 {
+        idcode: 0x4111_1043,
+    },
     nextpnr: &["--25k", "--package", "CSFBGA285", "--speed", "8"],
     pack: &["--compress", "--freq", "38.8"],
     logic_cells: 24_288,
@@ -59,7 +64,7 @@ pub(super) const BOARD: Board = Board {
     flash: Programming {
         tool: Programmer::DfuUtil,
         arguments: &["-d", "1209:5af0", "-a", "0", "-D"],
-        verify: &[],
+        verification: Verification::Device,
     },
     notes: "Hold the button while plugging it in: it then waits as a USB device for a bitstream. Connect a serial adapter for 3.3 V: \
             its TX to pin 0, its RX to pin 1, and ground. Revision r0.2 has its lights on other pins.",

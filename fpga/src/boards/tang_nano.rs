@@ -3,8 +3,10 @@
 //!
 //! The loop makes 18 MHz of 27: rates of 1, 2 and 3 Mbaud all divide it.
 
+use crate::bitstream::Device;
 use crate::{
     Board, BoardPin, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
+    Verification,
 };
 
 pub(super) const TANG_NANO_9K: Board = Board {
@@ -15,6 +17,9 @@ pub(super) const TANG_NANO_9K: Board = Board {
     device: "gw1nr-9",
     package: "QN88P",
     part: "GW1NR-LV9QN88PC6/I5",
+    configuration: Device::Gowin {
+        idcode: 0x1100_481B,
+    },
     nextpnr: &[
         "--device",
         "GW1NR-LV9QN88PC6/I5",
@@ -73,12 +78,13 @@ pub(super) const TANG_NANO_9K: Board = Board {
     sram: Some(Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "tangnano9k"],
-        verify: &[],
+        verification: Verification::Device,
     }),
     flash: Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "tangnano9k", "--write-flash"],
-        verify: &["--verify"],
+        // The flash is inside the device; the program compares the device's checksum.
+        verification: Verification::Device,
     },
     notes: "The button S2 resets. --baud 3000000 is worth a try: the serial chip has been seen to work at it.",
 };
@@ -89,6 +95,9 @@ pub(super) const TANG_NANO_20K: Board = Board {
     device: "gw2ar-18",
     package: "QN88",
     part: "GW2AR-LV18QN88C8/I7",
+    configuration: Device::Gowin {
+        idcode: 0x0000_081B,
+    },
     nextpnr: &[
         "--device",
         "GW2AR-LV18QN88C8/I7",
@@ -126,12 +135,12 @@ pub(super) const TANG_NANO_20K: Board = Board {
     sram: Some(Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "tangnano20k"],
-        verify: &[],
+        verification: Verification::Device,
     }),
     flash: Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "tangnano20k", "--write-flash"],
-        verify: &["--verify"],
+        verification: Verification::Asked(&["--verify"]),
     },
     notes: "The button S1 resets. openFPGALoader must be 0.11 or later; Debian 12's doesn't know the board.",
     ..TANG_NANO_9K

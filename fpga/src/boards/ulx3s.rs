@@ -1,9 +1,10 @@
 //! ULX3S with an ECP5-85F or -25F: the same board with another device. Pins from the board project's own constraint file
 //! (`ulx3s_v20.lpf`), which fits boards of version 2.0 to 3.1. The serial chip's rate from the project's page.
 
+use crate::bitstream::Device;
 use crate::{
     Active, Board, BoardPin, Family, LVCMOS33, Pin, Pll, Programmer, Programming, Pull,
-    StatusLights, Uart, UsbIds,
+    StatusLights, Uart, UsbIds, Verification,
 };
 
 pub(super) const BOARD_85F: Board = Board {
@@ -11,6 +12,9 @@ pub(super) const BOARD_85F: Board = Board {
     title: "ULX3S 85F",
     device: "85k",
     part: "LFE5U-85F-6BG381C",
+    configuration: Device::Ecp5 {
+        idcode: 0x4111_3043,
+    },
     nextpnr: &["--85k", "--package", "CABGA381", "--speed", "6"],
     logic_cells: 83_640,
     block_memories: 208,
@@ -30,6 +34,9 @@ pub(super) const BOARD_25F: Board = Board {
     device: "25k",
     package: "CABGA381",
     part: "LFE5U-25F-6BG381C",
+    configuration: Device::Ecp5 {
+        idcode: 0x4111_1043,
+    },
     nextpnr: &["--25k", "--package", "CABGA381", "--speed", "6"],
     pack: &["--compress", "--freq", "62.0"],
     logic_cells: 24_288,
@@ -87,12 +94,12 @@ pub(super) const BOARD_25F: Board = Board {
     sram: Some(Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "ulx3s"],
-        verify: &[],
+        verification: Verification::Device,
     }),
     flash: Programming {
         tool: Programmer::OpenFpgaLoader,
         arguments: &["-b", "ulx3s", "--write-flash", "--unprotect-flash"],
-        verify: &["--verify"],
+        verification: Verification::Asked(&["--verify"]),
     },
     notes: "Connect the socket US1. Its serial chip also programs the board, at 500 kbit/s: the flash takes a minute or more.",
 };
