@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::{Board, Pin};
+use crate::{Board, BoardPin, Family, Pin, Pull};
 
 /// Why ports can't be placed on a board.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,14 +53,22 @@ pub enum ConstraintError {
 }
 
 impl Board {
-    /// The constraint file (PCF) that places ports on pins: a header and one `set_io` line a port, in the order given. A bit of
-    /// a wide port is written `led[0]`.
+    /// The constraint file that places ports on pins: a header, then the statements of each port, in the order given. A bit of
+    /// a wide port is written `led[0]`. The format is that of the device's family: PCF for iCE40, LPF for ECP5, CST for Gowin. Where the
+    /// format knows frequencies, the clock's is that of the board's oscillator.
     ///
     /// # Errors
     /// [`ConstraintError`]: a role that the board hasn't got, two ports on one pin, one port on two pins, or a name that is
     /// none.
     pub fn constraints(&self, ports: &[(&str, Pin)]) -> Result<String, ConstraintError> {
-        let mut text = format!("# {} ({} {})\n", self.title, self.device, self.package);
+        let comment = match self.family {
+            Family::Gowin => "//",
+            Family::Ice40 | Family::Ecp5 => "#",
+        };
+        let mut text = format!(
+            "{comment} {} ({} {})\n",
+            self.title, self.device, self.package
+        );
         let mut port_at = HashMap::new();
         let mut role_of = HashMap::new();
         for &(port, role) in ports {
@@ -95,10 +103,45 @@ impl Board {
                     second: port.to_owned(),
                 });
             }
-            // Writing to a String can't fail.
-            let _ = writeln!(text, "set_io {port} {}", pin.site);
+            self.place(&mut text, port, pin);
         }
         Ok(text)
+    }
+
+    /// The statements of one port.
+    fn place(&self, text: &mut String, port: &str, pin: &BoardPin) {
+        let site = pin.site;
+        let pull = match (self.family, pin.pull) {
+            (_, Pull::None) => "",
+            (Family::Ice40, Pull::Up) => "-pullup yes ",
+            // iCE40's pins have no resistor to 0.
+            (Family::Ice40, Pull::Down) => "",
+            (Family::Ecp5, Pull::Up) => " PULLMODE=UP",
+            (Family::Ecp5, Pull::Down) => " PULLMODE=DOWN",
+            (Family::Gowin, Pull::Up) => " PULL_MODE=UP",
+            (Family::Gowin, Pull::Down) => " PULL_MODE=DOWN",
+        };
+        let standard = pin.standard;
+        let mhz = (pin.role == Pin::Clock).then(|| f64::from(self.clock_hz) / 1e6);
+        // Writing to a String can't fail.
+        let _ = match self.family {
+            Family::Ice40 => writeln!(text, "set_io {pull}{port} {site}"),
+            Family::Ecp5 => writeln!(
+                text,
+                "LOCATE COMP \"{port}\" SITE \"{site}\";\nIOBUF PORT \"{port}\" IO_TYPE={standard}{pull};"
+            ),
+            // One statement a line: nextpnr reads no more than that.
+            Family::Gowin => writeln!(
+                text,
+                "IO_LOC \"{port}\" {site};\nIO_PORT \"{port}\" IO_TYPE={standard}{pull};"
+            ),
+        };
+        let _ = match (self.family, mhz) {
+            (Family::Ice40, Some(mhz)) => writeln!(text, "set_frequency {port} {mhz}"),
+            (Family::Ecp5, Some(mhz)) => writeln!(text, "FREQUENCY PORT \"{port}\" {mhz} MHZ;"),
+            // The CST format has no frequencies.
+            _ => Ok(()),
+        };
     }
 }
 

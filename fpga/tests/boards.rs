@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use fpga::{Active, ConstraintError, Family, Pin, board, boards};
+use fpga::{
+    Active, BaudError, ConstraintError, Family, MIN_CLOCKS_PER_BIT, Pin, Verification, board,
+    boards,
+};
 
 #[test]
 fn every_board_is_consistent() {
@@ -23,7 +26,31 @@ fn every_board_is_consistent() {
             assert!(board.pin(needed).is_some(), "{name} has no {needed}");
         }
         assert!(board.clock_hz > 0 && board.logic_cells > 0, "{name}");
-        assert!(!board.programmer.is_empty(), "{name} can't be programmed");
+        let status = [board.status.ok, board.status.busy, board.status.fault];
+        assert!(status[0].is_some(), "{name} shows nothing");
+        for light in status.into_iter().flatten() {
+            assert!(board.pin(light).is_some(), "{name} has no {light}");
+        }
+        if let Some(pll) = board.pll {
+            assert_eq!(pll.input_hz(), board.clock_hz, "{name}");
+        }
+        assert_eq!(board.block_memories > 0, board.logic_cells > 0, "{name}");
+        // The rate that it is built for is exact, so that nothing of the line's margin is lost.
+        let clocks = board.clocks_per_bit(board.uart.baud).expect(name);
+        assert!(clocks >= MIN_CLOCKS_PER_BIT as usize, "{name}");
+        assert_eq!(
+            clocks * board.uart.baud as usize,
+            board.system_hz() as usize,
+            "{name}"
+        );
+        assert!(board.system_hz() <= 50_000_000, "{name}: slow to simulate");
+        // The Tang Nano 9K's flash is inside the device and OrangeCrab's behind its bootloader: neither is read back.
+        let read_back = board.flash.verification != Verification::Device;
+        assert_eq!(
+            read_back,
+            !["tang-nano-9k", "orangecrab"].contains(&name),
+            "{name}"
+        );
     }
 }
 
@@ -40,10 +67,11 @@ fn boards_are_found_by_name() {
 
 #[test]
 fn an_unknown_board_is_answered_with_the_known_ones() {
-    let error = board("ulx3s").expect_err("not described yet");
+    let error = board("ulx3s").expect_err("there are two");
     assert_eq!(
         error.to_string(),
-        "no board is called `ulx3s`; there are: icebreaker, hx8k-breakout"
+        "no board is called `ulx3s`; there are: icebreaker, hx8k-breakout, ulx3s-85f, ulx3s-25f, orangecrab, \
+         colorlight-i5, colorlight-i9, tang-nano-9k, tang-nano-20k"
     );
 }
 
@@ -67,9 +95,10 @@ fn icebreaker_constraints() {
         text,
         "# iCEBreaker (up5k sg48)\n\
          set_io clk 35\n\
-         set_io din 6\n\
+         set_frequency clk 12\n\
+         set_io -pullup yes din 6\n\
          set_io dout 9\n\
-         set_io load 10\n\
+         set_io -pullup yes load 10\n\
          set_io led[0] 39\n\
          set_io led[1] 40\n\
          set_io led[2] 41\n\
@@ -99,7 +128,8 @@ fn hx8k_breakout_constraints() {
         text,
         "# iCE40-HX8K Breakout Board (hx8k ct256)\n\
          set_io clk J3\n\
-         set_io rx B10\n\
+         set_frequency clk 12\n\
+         set_io -pullup yes rx B10\n\
          set_io tx B12\n\
          set_io led[0] B5\n\
          set_io led[1] B4\n\
@@ -172,11 +202,111 @@ fn boards_serialize_with_roles_as_words() {
     assert_eq!(json[0]["clock_hz"], 12_000_000);
     assert_eq!(
         json[0]["pins"][3],
-        serde_json::json!({"role": "button0", "site": "10", "active": "low", "label": "BTN_N"})
+        serde_json::json!({"role": "button0", "site": "10", "active": "low", "label": "BTN_N", "standard": "LVCMOS33", "pull": "up"})
     );
     assert_eq!(
         board("icebreaker").map(|b| b.pin(Pin::Led(0)).map(|pin| pin.active)),
         Ok(Some(Active::Low))
     );
-    assert_eq!(json[1]["programmer"], serde_json::json!(["iceprog"]));
+    assert_eq!(json[1]["pll"]["primitive"], "SB_PLL40_CORE");
+    assert_eq!(json[1]["flash"]["tool"], "iceprog");
+}
+
+#[test]
+fn ecp5_constraints() {
+    let text = board("orangecrab")
+        .expect("it is listed")
+        .constraints(&[
+            ("clk", Pin::Clock),
+            ("rx", Pin::UartRx),
+            ("button", Pin::Button(0)),
+        ])
+        .expect("all roles exist");
+    assert_eq!(
+        text,
+        "# OrangeCrab r0.2.1 (25k CSFBGA285)\n\
+         LOCATE COMP \"clk\" SITE \"A9\";\n\
+         IOBUF PORT \"clk\" IO_TYPE=LVCMOS33;\n\
+         FREQUENCY PORT \"clk\" 48 MHZ;\n\
+         LOCATE COMP \"rx\" SITE \"N17\";\n\
+         IOBUF PORT \"rx\" IO_TYPE=LVCMOS33 PULLMODE=UP;\n\
+         LOCATE COMP \"button\" SITE \"J17\";\n\
+         IOBUF PORT \"button\" IO_TYPE=SSTL135_I;\n"
+    );
+}
+
+#[test]
+fn gowin_constraints_have_a_statement_a_line() {
+    let text = board("tang-nano-9k")
+        .expect("it is listed")
+        .constraints(&[
+            ("clk", Pin::Clock),
+            ("rx", Pin::UartRx),
+            ("led[1]", Pin::Led(1)),
+        ])
+        .expect("all roles exist");
+    assert_eq!(
+        text,
+        "// Tang Nano 9K (gw1nr-9 QN88P)\n\
+         IO_LOC \"clk\" 52;\n\
+         IO_PORT \"clk\" IO_TYPE=LVCMOS33;\n\
+         IO_LOC \"rx\" 18;\n\
+         IO_PORT \"rx\" IO_TYPE=LVCMOS33 PULL_MODE=UP;\n\
+         IO_LOC \"led[1]\" 11;\n\
+         IO_PORT \"led[1]\" IO_TYPE=LVCMOS18;\n"
+    );
+}
+
+#[test]
+fn rates_that_a_board_cannot_have_are_refused_with_those_that_it_can() {
+    let icebreaker = board("icebreaker").expect("it is listed");
+    assert_eq!(icebreaker.clocks_per_bit(3_000_000), Ok(4));
+    assert_eq!(
+        icebreaker.clocks_per_bit(115_200),
+        Ok(104),
+        "0.16 % off is near enough"
+    );
+    let error = icebreaker
+        .clocks_per_bit(4_000_000)
+        .expect_err("three cycles");
+    assert!(
+        error.to_string().contains("at most 3000000 baud"),
+        "{error}"
+    );
+    let error = icebreaker
+        .clocks_per_bit(1_750_000)
+        .expect_err("6.86 cycles");
+    assert_eq!(
+        error,
+        BaudError::Uneven {
+            board: "icebreaker",
+            baud: 1_750_000,
+            clock_hz: 12_000_000,
+            above: 2_000_000,
+            below: 1_714_285,
+        }
+    );
+    let error = board("colorlight-i5")
+        .expect("it is listed")
+        .clocks_per_bit(2_000_000)
+        .expect_err("beyond the bridge");
+    assert!(
+        error.to_string().contains("at most 1000000 baud"),
+        "{error}"
+    );
+    for odd in [0, 1, u32::MAX] {
+        let _ = icebreaker.clocks_per_bit(odd);
+        let _ = board("ulx3s-85f")
+            .expect("it is listed")
+            .clocks_per_bit(odd);
+    }
+    assert!(icebreaker.clocks_per_bit(0).is_err());
+}
+
+#[test]
+fn udev_rules_name_the_boards_usb_device() {
+    assert_eq!(
+        board("orangecrab").expect("it is listed").udev_rule(),
+        "SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"1209\", ATTRS{idProduct}==\"5af0\", MODE=\"0660\", TAG+=\"uaccess\""
+    );
 }

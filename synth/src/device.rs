@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use testbench::tool::Tool;
 
-use crate::nextpnr::{NEXTPNR_ECP5, NEXTPNR_GOWIN, NEXTPNR_ICE40};
+use crate::nextpnr;
 use crate::yosys::Target;
 
 /// An FPGA that designs can be placed on.
@@ -114,11 +114,7 @@ impl Device {
     /// The program that places designs on it.
     #[must_use]
     pub const fn tool(&self) -> &'static Tool {
-        match self.target {
-            Target::Ice40 => &NEXTPNR_ICE40,
-            Target::Gowin => &NEXTPNR_GOWIN,
-            Target::Ecp5 | Target::Generic => &NEXTPNR_ECP5,
-        }
+        nextpnr::tool(self.target)
     }
 }
 

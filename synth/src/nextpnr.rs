@@ -57,7 +57,15 @@ pub const ICETIME: Tool = Tool {
 /// # Errors
 /// Neither is there.
 pub fn find(device: &Device) -> Result<PathBuf, ToolMissing> {
-    let native = device.tool();
+    find_for(device.target)
+}
+
+/// The program for a family: native if there is one, else the wheel's.
+///
+/// # Errors
+/// Neither is there.
+pub fn find_for(target: Target) -> Result<PathBuf, ToolMissing> {
+    let native = tool(target);
     native.find().or_else(|missing| {
         // What the user named must be what runs.
         if missing.tool != native.name {
@@ -69,6 +77,16 @@ pub fn find(device: &Device) -> Result<PathBuf, ToolMissing> {
             None => Err(missing),
         }
     })
+}
+
+/// The native program that places designs of a family.
+#[must_use]
+pub const fn tool(target: Target) -> &'static Tool {
+    match target {
+        Target::Ice40 => &NEXTPNR_ICE40,
+        Target::Gowin => &NEXTPNR_GOWIN,
+        Target::Ecp5 | Target::Generic => &NEXTPNR_ECP5,
+    }
 }
 
 /// What a netlist is placed on, and how.
@@ -149,7 +167,7 @@ pub enum RouteError {
     #[error("the design does not fit {device}: {}", needs.join(", "))]
     TooLarge {
         /// The device.
-        device: &'static Device,
+        device: String,
         /// What there is too little of: cell, number needed, number there.
         needs: Vec<String>,
     },
@@ -224,43 +242,128 @@ pub fn place_and_route(netlist: &Path, conditions: &Conditions) -> Result<Routed
     // Relative names within the folder: the wheels' programs see another temporary folder.
     let copy = folder.path().join("netlist.json");
     fs::copy(netlist, &copy).map_err(file(netlist))?;
-    let mut command = Command::new(&nextpnr);
-    command
-        .current_dir(folder.path())
-        .args(conditions.arguments())
-        .args(["--json", "netlist.json", "--report", "report.json"]);
+    let mut arguments = conditions.arguments();
     match device.target {
-        Target::Ice40 => command.args(["--timing-allow-fail", "--asc", "placed.asc"]),
+        Target::Ice40 => arguments.extend(["--asc", "placed.asc"].map(str::to_owned)),
         Target::Gowin => {
             let pins = folder.path().join("pins.cst");
             let lines = device.pins.iter().map(|(port, pin)| {
                 format!("IO_LOC \"{port}\" {pin};\nIO_PORT \"{port}\" IO_TYPE=LVCMOS33;\n")
             });
             fs::write(&pins, lines.collect::<String>()).map_err(file(&pins))?;
-            command.args(["--timing-allow-fail", "--vopt", "cst=pins.cst"])
+            arguments.extend(["--vopt", "cst=pins.cst"].map(str::to_owned));
         }
-        Target::Ecp5 | Target::Generic => command.arg("--timing-allow-fail"),
-    };
-    let output = command
+        Target::Ecp5 | Target::Generic => (),
+    }
+    let mut routed = run(&nextpnr, folder.path(), &arguments, &device.to_string())?;
+    routed.seed = conditions.seed;
+    if device.target == Target::Ice40 {
+        routed.icetime_mhz = icetime(device.name, folder.path());
+    }
+    Ok(routed)
+}
+
+/// Runs nextpnr on `netlist.json` in a folder, with the slack allowed to be negative, and reads its report.
+fn run(
+    nextpnr: &Path,
+    folder: &Path,
+    arguments: &[String],
+    device: &str,
+) -> Result<Routed, RouteError> {
+    let output = Command::new(nextpnr)
+        .current_dir(folder)
+        .args(arguments)
+        .args(["--json", "netlist.json", "--report", "report.json"])
+        .arg("--timing-allow-fail")
         .stdin(Stdio::null())
         .output()
-        .map_err(file(&nextpnr))?;
+        .map_err(|source| RouteError::File {
+            path: nextpnr.to_owned(),
+            source,
+        })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let needs = overfull(&text);
         return Err(if needs.is_empty() {
             RouteError::Nextpnr(message(&text))
         } else {
-            RouteError::TooLarge { device, needs }
+            RouteError::TooLarge {
+                device: device.to_owned(),
+                needs,
+            }
         });
     }
-    let path = folder.path().join("report.json");
-    let json = fs::read_to_string(&path).map_err(file(&path))?;
-    let mut routed = routed(&json, version(&nextpnr))?;
-    routed.seed = conditions.seed;
-    if device.target == Target::Ice40 {
-        routed.icetime_mhz = icetime(device.name, folder.path());
+    let path = folder.join("report.json");
+    let json = fs::read_to_string(&path).map_err(|source| RouteError::File { path, source })?;
+    routed(&json, version(nextpnr))
+}
+
+/// A netlist on a real board: device, pins and clock are as they are there.
+#[derive(Clone, Copy, Debug)]
+pub struct OnBoard<'a> {
+    /// Family of the board's device.
+    pub target: Target,
+    /// The device, for messages.
+    pub device: &'a str,
+    /// icetime's name of the device, for iCE40 where a second opinion is wanted.
+    pub icetime: Option<&'a str>,
+    /// Arguments that choose device, package and speed grade.
+    pub arguments: &'a [&'a str],
+    /// The constraint file: PCF, LPF or CST.
+    pub constraints: &'a str,
+    /// Clock that the placer aims at, MHz.
+    pub mhz: f64,
+    /// Seed of the placer.
+    pub seed: u32,
+}
+
+/// Places and routes a netlist (yosys's JSON) for a board, and writes what the family's packer reads to the file `placed`: ASC, configuration or JSON.
+/// A clock that is too slow is no error; [`Routed::mhz`] tells it.
+///
+/// # Errors
+/// As [`place_and_route`].
+pub fn place_on_board(
+    netlist: &Path,
+    board: &OnBoard<'_>,
+    placed: &Path,
+) -> Result<Routed, RouteError> {
+    let nextpnr = find_for(board.target)?;
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        |source| RouteError::File { path, source }
+    };
+    let folder = tempfile::tempdir().map_err(file(Path::new("a temporary folder")))?;
+    fs::copy(netlist, folder.path().join("netlist.json")).map_err(file(netlist))?;
+    let constraints = folder.path().join("board.constraints");
+    fs::write(&constraints, board.constraints).map_err(file(&constraints))?;
+    let (pins, written): (&[&str], &str) = match board.target {
+        Target::Ice40 => (
+            &["--pcf", "board.constraints", "--asc", "placed.asc"],
+            "placed.asc",
+        ),
+        Target::Gowin => (
+            &["--vopt", "cst=board.constraints", "--write", "placed.json"],
+            "placed.json",
+        ),
+        Target::Ecp5 | Target::Generic => (
+            &["--lpf", "board.constraints", "--textcfg", "placed.config"],
+            "placed.config",
+        ),
+    };
+    let mut arguments: Vec<String> = board
+        .arguments
+        .iter()
+        .chain(pins)
+        .map(|&word| word.to_owned())
+        .collect();
+    arguments.extend(["--freq".to_owned(), board.mhz.to_string()]);
+    arguments.extend(["--seed".to_owned(), board.seed.to_string()]);
+    let mut routed = run(&nextpnr, folder.path(), &arguments, board.device)?;
+    routed.seed = board.seed;
+    if let Some(device) = board.icetime {
+        routed.icetime_mhz = icetime(device, folder.path());
     }
+    fs::copy(folder.path().join(written), placed).map_err(file(placed))?;
     Ok(routed)
 }
 

@@ -116,16 +116,20 @@ impl Target {
         }
         match (self, mapping.hierarchy) {
             (Self::Generic, Hierarchy::Flat) => options += " -flatten",
-            (Self::Generic, Hierarchy::Kept) | (_, Hierarchy::Flat) => (),
-            (_, Hierarchy::Kept) => options += " -noflatten",
+            (Self::Generic, Hierarchy::Kept | Hierarchy::Late) | (_, Hierarchy::Flat) => (),
+            (_, Hierarchy::Kept | Hierarchy::Late) => options += " -noflatten",
         }
-        match self {
+        let script = match self {
             Self::Generic => {
                 format!("synth{options} -noabc -top {top}; abc -fast; opt_clean -purge")
             }
             Self::Ice40 => format!("synth_ice40{options} -top {top}"),
             Self::Ecp5 => format!("synth_ecp5{options} -top {top}"),
             Self::Gowin => format!("synth_gowin{options} -top {top}"),
+        };
+        match mapping.hierarchy {
+            Hierarchy::Late => script + "; flatten; opt_clean -purge",
+            Hierarchy::Flat | Hierarchy::Kept => script,
         }
     }
 }
@@ -196,6 +200,8 @@ pub enum Hierarchy {
     Flat,
     /// Module by module: faster, and it shows which module costs what.
     Kept,
+    /// Module by module, each of them once, and then one netlist, which a placer needs: for designs of many equal modules.
+    Late,
 }
 
 /// Cells by kind: names and numbers of yosys's library for the target.
@@ -408,8 +414,9 @@ fn run(
     // Relative names within the folder: some builds of yosys see another temporary folder.
     let source = folder.path().join("design.v");
     fs::write(&source, text).map_err(file(&source))?;
+    // The flows check the hierarchy again when they have read their families' primitives, which a design may hold.
     let mut script = format!(
-        "read_verilog design.v; {}hierarchy -check -top {top}; {}; tee -q -o cells.json stat -json",
+        "read_verilog design.v; {}hierarchy -top {top}; {}; tee -q -o cells.json stat -json",
         without
             .iter()
             .map(|name| format!("blackbox {name}; "))

@@ -1,9 +1,23 @@
-//! One file a board.
+//! One file a board, or a board's variants.
 
+mod colorlight;
 mod hx8k_breakout;
 mod icebreaker;
+mod orangecrab;
+mod tang_nano;
+mod ulx3s;
 
 use crate::Board;
 
 /// Every board, in the order of the listing.
-pub(crate) static ALL: [Board; 2] = [icebreaker::BOARD, hx8k_breakout::BOARD];
+pub(crate) static ALL: [Board; 9] = [
+    icebreaker::BOARD,
+    hx8k_breakout::BOARD,
+    ulx3s::BOARD_85F,
+    ulx3s::BOARD_25F,
+    orangecrab::BOARD,
+    colorlight::I5,
+    colorlight::I9,
+    tang_nano::TANG_NANO_9K,
+    tang_nano::TANG_NANO_20K,
+];

@@ -1,0 +1,1 @@
+//! Writing a bitstream to a board.
