@@ -134,6 +134,29 @@ fn a_hundred_thousand_bytes_come_back() {
 }
 
 #[test]
+fn a_program_that_changes_no_settings_gets_all_bytes_as_they_are() {
+    let board = start(FaultPlan::default());
+    let mut file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(board.path())
+        .expect("the port is there");
+    let all: Vec<u8> = (0..=255).collect();
+    file.write_all(&all).expect("the board reads");
+    // With lines and echo a read would wait for ever: it waits in a thread of its own.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut back = vec![0; 256];
+        let result = file.read_exact(&mut back).map(|()| back);
+        let _ = tell.send(result);
+    });
+    let back = told
+        .recv_timeout(Duration::from_secs(10))
+        .expect("it comes");
+    assert_eq!(back.expect("it comes"), all);
+}
+
+#[test]
 fn lost_doubled_and_added_bytes_are_those_that_are_counted() {
     let rates = FaultRates {
         drop: 0.01,
