@@ -102,25 +102,18 @@ impl<const ACC: usize> PeArray<ACC> {
     /// one and their product to be at most 2^16.
     #[must_use]
     pub fn new(rows: usize, cols: usize, stages: usize, multiplier: Multiplier) -> Self {
-        Self::with_requantizers(rows, cols, stages, multiplier, 1)
+        Self::with_units(rows, cols, stages, multiplier, BLOCK, 1)
     }
 
-    /// The same without a requantizer: results are accumulators only, and `output_scale` means nothing.
+    /// The same for a small device: with `lanes` below 16 the others are fed zeros, which synthesis of the flat design removes; with 0 `requantizers` in
+    /// place of 1 results are accumulators only, and `output_scale` means nothing.
     #[must_use]
-    pub fn without_requantizer(
+    pub fn with_units(
         rows: usize,
         cols: usize,
         stages: usize,
         multiplier: Multiplier,
-    ) -> Self {
-        Self::with_requantizers(rows, cols, stages, multiplier, 0)
-    }
-
-    fn with_requantizers(
-        rows: usize,
-        cols: usize,
-        stages: usize,
-        multiplier: Multiplier,
+        lanes: usize,
         requantizers: usize,
     ) -> Self {
         let (shifting, integer) = match multiplier {
@@ -150,8 +143,8 @@ impl<const ACC: usize> PeArray<ACC> {
             out_nan: Default::default(),
             out_tile: Default::default(),
             last_mismatch: Default::default(),
-            row: (0..rows).map(|_| Default::default()).collect(),
-            column: (0..cols).map(|_| Default::default()).collect(),
+            row: (0..rows).map(|_| BlockDecoder::with_lanes(lanes)).collect(),
+            column: (0..cols).map(|_| BlockDecoder::with_lanes(lanes)).collect(),
             weight_integer: (0..rows * integer).map(|_| Default::default()).collect(),
             act_integer: (0..cols * integer).map(|_| Default::default()).collect(),
             pe: (0..rows * cols)

@@ -126,7 +126,7 @@ impl Logic for LaneInteger {
 }
 
 /// A packed block to sixteen lanes, its scale and its NaN flag.
-#[derive(LogicBlock, Default)]
+#[derive(LogicBlock)]
 pub struct BlockDecoder {
     /// Packed block: `[127:0]` payload, `[135:128]` scale, `[136]` tag.
     pub block: Signal<In, Bits<BLOCK_BITS>>,
@@ -145,6 +145,34 @@ pub struct BlockDecoder {
     mantissa: Signal<Local, Bits<3>>,
     significand: Signal<Local, Bits<8>>,
     shift: Signal<Local, Bits<8>>,
+    _lanes: usize,
+}
+
+impl BlockDecoder {
+    /// A decoder whose lanes from this number on are zero, whatever the block has there.
+    #[must_use]
+    pub fn with_lanes(lanes: usize) -> Self {
+        Self {
+            block: Default::default(),
+            fp8: Default::default(),
+            nan: Default::default(),
+            scale: Default::default(),
+            lane: Default::default(),
+            element: Default::default(),
+            element_nan: Default::default(),
+            exponent: Default::default(),
+            mantissa: Default::default(),
+            significand: Default::default(),
+            shift: Default::default(),
+            _lanes: lanes,
+        }
+    }
+}
+
+impl Default for BlockDecoder {
+    fn default() -> Self {
+        Self::with_lanes(BLOCK)
+    }
 }
 
 /// Decodes one packed block (FP4: 16 E2M1 codes and a UE4M3 scale; FP8: 16 E4M3 codes)
@@ -154,7 +182,14 @@ impl Logic for BlockDecoder {
     fn update(&mut self) {
         self.fp8.next = self.block.val().get_bit(TAG_BIT);
         self.element_nan.next = false;
-        for i in 0..BLOCK {
+        for i in self._lanes..BLOCK {
+            self.element[i].fp8.next = false;
+            self.element[i].code4.next = 0.into();
+            self.element[i].code8.next = 0.into();
+            self.lane[i].next = self.element[i].lane.val();
+            self.element_nan.next = self.element_nan.val() | self.element[i].nan.val();
+        }
+        for i in 0..self._lanes {
             self.element[i].fp8.next = self.block.val().get_bit(TAG_BIT);
             self.element[i].code4.next = self.block.val().get_bits::<4>(i * 4);
             self.element[i].code8.next = self.block.val().get_bits::<8>(i * 8);

@@ -249,6 +249,7 @@ impl DeviceTwin {
                     | (array.cols as u32) << 8
                     | flag(self.config.requantizer, 16)
                     | flag(self.config.quantizer, 17)
+                    | flag(array.lanes < BLOCK, 18)
                     | (array.acc_bits() as u32) << 24
             }
             place::MEMORY => array.weight_blocks as u32 | (array.act_blocks as u32) << 16,
@@ -346,15 +347,15 @@ impl DeviceTwin {
         } else {
             ACCUMULATOR_BYTES
         };
-        if blocks == 0
-            || tiles == 0
-            || tiles * rows * cols * bytes > MAX_REPLY_BODY
-            || (bf16_results && !self.config.requantizer)
-        {
+        if blocks == 0 || tiles == 0 || (bf16_results && !self.config.requantizer) {
             return Err(Status::Refused);
         }
-        let steps = (tiles * blocks) as u32;
+        let steps = (tiles * blocks * (BLOCK / self.config.array.lanes)) as u32;
         self.counters.steps = self.counters.steps.wrapping_add(steps);
+        // Hardware finds out when the reply is full.
+        if tiles * rows * cols * bytes > MAX_REPLY_BODY {
+            return Err(Status::Refused);
+        }
         let start = |low, high, tile: u8| {
             usize::from(u16::from_le_bytes([low, high])) + usize::from(tile) * blocks
         };
@@ -409,6 +410,7 @@ impl DeviceTwin {
         let address = usize::from(u16::from_le_bytes([a0, a1]));
         let first = usize::from(u16::from_le_bytes([b0, b1]));
         let (blocks, rest) = elements.as_chunks::<{ BF16_BYTES * BLOCK }>();
+        complete(rest)?;
         let mut reply = Vec::new();
         for (offset, bytes) in blocks.iter().enumerate() {
             let channels = self.sensitivities.len();
@@ -430,7 +432,7 @@ impl DeviceTwin {
                 }
             }
         }
-        complete(rest).map(|_| reply)
+        Ok(reply)
     }
 
     fn load_sensitivities(&mut self, body: &[u8]) -> Result<Vec<u8>, Status> {

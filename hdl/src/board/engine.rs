@@ -95,11 +95,8 @@ impl<const ACC: usize, const L: usize, const P: usize, const W: usize> BoardEngi
     pub fn new(config: BoardConfig) -> Self {
         let array = config.array;
         let (rows, cols) = (array.rows, array.cols);
-        let pe_array = if config.requantizer {
-            PeArray::new(rows, cols, array.pipeline, array.multiplier)
-        } else {
-            PeArray::without_requantizer(rows, cols, array.pipeline, array.multiplier)
-        };
+        let requantizers = usize::from(config.requantizer);
+        let (stages, multiplier) = (array.pipeline, array.multiplier);
         let words = golden::format::BLOCK * 8 / P;
         let writable = REGISTERS
             .iter()
@@ -137,7 +134,7 @@ impl<const ACC: usize, const L: usize, const P: usize, const W: usize> BoardEngi
             acts: (0..cols)
                 .map(|_| Ram::new(words * array.act_blocks))
                 .collect(),
-            array: pe_array,
+            array: PeArray::with_units(rows, cols, stages, multiplier, array.lanes, requantizers),
             quantizer: (0..quantizers).map(|_| Default::default()).collect(),
             sensitivities: (0..quantizers)
                 .map(|_| Ram::new(config.channels()))

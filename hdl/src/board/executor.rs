@@ -465,7 +465,7 @@ impl<const ACC: usize, const L: usize, const P: usize, const W: usize> Logic
         self.sequencer.step_ready.next = self.step_ready.val();
         if self.multiplying.q.val() && self.beginning.q.val() {
             if self.nothing.val()
-                || (self.arguments.q.val().get_bits::<8>(64).any() && !self.bf16.val())
+                || (self.arguments.q.val().get_bit(64) && !self.can_requantize.val())
             {
                 self.refused.d.next = true;
                 self.ending.d.next = true;

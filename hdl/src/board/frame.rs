@@ -1,7 +1,8 @@
 //! Frames: from bytes of the line to a command in memory, from a reply in memory to bytes of the line. Twin of [`super::protocol::Deframer`] and [`super::protocol::encode`].
 
 use super::protocol::{
-    CHECK_BYTES, CRC_POLYNOMIAL, CRC_RESIDUE, ESCAPE, ESCAPE_XOR, FLAG, MAX_COMMAND, REPLY_HEADER,
+    CHECK_BYTES, COMMAND_HEADER, CRC_POLYNOMIAL, CRC_RESIDUE, ESCAPE, ESCAPE_XOR, FLAG,
+    MAX_COMMAND, REPLY_HEADER,
 };
 use crate::prelude::*;
 
@@ -127,6 +128,7 @@ pub struct FrameReceiver {
     residue: Constant<Bits<32>>,
     most: Constant<Bits<FRAME_LENGTH>>,
     check_bytes: Constant<Bits<FRAME_LENGTH>>,
+    least: Constant<Bits<FRAME_LENGTH>>,
     flag: Signal<Local, Bit>,
     escape: Signal<Local, Bit>,
     plain: Signal<Local, Bits<8>>,
@@ -169,6 +171,7 @@ impl Default for FrameReceiver {
             residue: Constant::new(u64::from(CRC_RESIDUE).into()),
             most: Constant::new(((MAX_COMMAND + CHECK_BYTES) as u64).into()),
             check_bytes: Constant::new((CHECK_BYTES as u64).into()),
+            least: Constant::new(((COMMAND_HEADER + CHECK_BYTES) as u64).into()),
             flag: Default::default(),
             escape: Default::default(),
             plain: Default::default(),
@@ -219,7 +222,7 @@ impl Logic for FrameReceiver {
         self.intact.next = self.crc.value.val() == self.residue.val()
             && !self.escaped.q.val()
             && !self.spoiled.q.val()
-            && self.count.q.val() > self.check_bytes.val();
+            && self.count.q.val() >= self.least.val();
         self.accept.next =
             self.flag.val() && self.begun.q.val() && self.intact.val() && !self.dropped.q.val();
         self.good.next = self.accept.val();
@@ -293,7 +296,7 @@ pub struct FrameSender {
     pub clock: Signal<In, Clock>,
     /// Synchronous reset, active high.
     pub reset: Signal<In, Bit>,
-    /// Send a reply; header and length hold until `idle`.
+    /// Send a reply; for one cycle.
     pub start: Signal<In, Bit>,
     /// Nothing is being sent.
     pub idle: Signal<Out, Bit>,
@@ -323,11 +326,11 @@ pub struct FrameSender {
     check_index: DataRegister<Bits<2>>,
     current: DataRegister<Bits<8>>,
     head: DataRegister<Bits<32>>,
+    content_length: DataRegister<Bits<FRAME_LENGTH>>,
     check: Signal<Local, Bits<32>>,
     check_shift: Signal<Local, Bits<5>>,
     check_byte: Signal<Local, Bits<32>>,
     header_bytes: Constant<Bits<FRAME_LENGTH>>,
-    content_length: Signal<Local, Bits<FRAME_LENGTH>>,
     in_header: Signal<Local, Bit>,
     special: Signal<Local, Bit>,
     fetch: Signal<Local, Bit>,
@@ -359,11 +362,11 @@ impl Default for FrameSender {
             check_index: Default::default(),
             current: Default::default(),
             head: Default::default(),
+            content_length: Default::default(),
             check: Default::default(),
             check_shift: Default::default(),
             check_byte: Default::default(),
             header_bytes: Constant::new((REPLY_HEADER as u64).into()),
-            content_length: Default::default(),
             in_header: Default::default(),
             special: Default::default(),
             fetch: Default::default(),
@@ -381,10 +384,17 @@ impl Logic for FrameSender {
         registers!(
             self, clock, reset, sending, first_flag, last_flag, fetched, escaping, checking
         );
-        data_registers!(self, clock, index, check_index, current, head);
+        data_registers!(
+            self,
+            clock,
+            index,
+            check_index,
+            current,
+            head,
+            content_length
+        );
 
         self.idle.next = !self.sending.q.val();
-        self.content_length.next = self.body_length.val() + self.header_bytes.val();
         self.in_header.next = self.index.q.val() < self.header_bytes.val();
         self.read_address.next =
             (self.index.q.val() - self.header_bytes.val()).get_bits::<FRAME_ADDRESS>(0);
@@ -449,7 +459,7 @@ impl Logic for FrameSender {
             if self.in_header.val() {
                 self.current.d.next = self.head.q.val().get_bits::<8>(0);
             }
-            if self.index.q.val() == self.content_length.val() {
+            if self.index.q.val() == self.content_length.q.val() {
                 self.checking.d.next = true;
                 self.current.d.next = self.check_byte.val().get_bits::<8>(0);
             }
@@ -460,6 +470,7 @@ impl Logic for FrameSender {
             self.index.d.next = 0.into();
             self.check_index.d.next = 0.into();
             self.head.d.next = self.header.val();
+            self.content_length.d.next = self.body_length.val() + self.header_bytes.val();
         }
     }
 }

@@ -9,6 +9,7 @@ const DAMAGED: u8 = Status::Damaged as u8;
 const OUT_OF_ORDER: u8 = Status::OutOfOrder as u8;
 const CLOSED: u8 = Status::Closed as u8;
 const OVERRUN: u8 = Status::Overrun as u8;
+const REFUSED: u8 = Status::Refused as u8;
 
 /// Takes waiting frames one by one, has the expected one executed, and answers each.
 #[derive(LogicBlock, PortAccess)]
@@ -72,7 +73,7 @@ pub struct LinkControl {
     pub count_refused: Signal<Out, Bit>,
 
     session: Register<Bits<8>>,
-    expected: DataRegister<Bits<8>>,
+    expected: Register<Bits<8>>,
     last_status: DataRegister<Bits<8>>,
     last_length: DataRegister<Bits<FRAME_LENGTH>>,
     notice_damaged: Register<Bit>,
@@ -98,7 +99,7 @@ pub struct LinkControl {
     more: Signal<Local, Bit>,
     this_session: Signal<Local, Bit>,
     opens: Signal<Local, Bit>,
-    reopens: Signal<Local, Bit>,
+    is_open: Signal<Local, Bit>,
     executes: Signal<Local, Bit>,
     repeats: Signal<Local, Bit>,
     following: Signal<Local, Bits<8>>,
@@ -161,7 +162,7 @@ impl Default for LinkControl {
             more: Default::default(),
             this_session: Default::default(),
             opens: Default::default(),
-            reopens: Default::default(),
+            is_open: Default::default(),
             executes: Default::default(),
             repeats: Default::default(),
             following: Default::default(),
@@ -183,6 +184,7 @@ impl Logic for LinkControl {
             clock,
             reset,
             session,
+            expected,
             notice_damaged,
             notice_overrun,
             reading,
@@ -193,7 +195,6 @@ impl Logic for LinkControl {
         data_registers!(
             self,
             clock,
-            expected,
             last_status,
             last_length,
             position,
@@ -209,8 +210,10 @@ impl Logic for LinkControl {
             && !self.run.q.val()
             && !self.answer.q.val()
             && self.sender_idle.val();
-        self.notice.next =
-            self.free.val() && (self.notice_damaged.q.val() || self.notice_overrun.q.val());
+        // Commands first: what tells of frames that were none can wait.
+        self.notice.next = self.free.val()
+            && !self.waiting.val()
+            && (self.notice_damaged.q.val() || self.notice_overrun.q.val());
 
         // Bytes of the frame: the memory shows the one at `position`.
         self.more.next = self.position.q.val() != self.length.val();
@@ -231,7 +234,7 @@ impl Logic for LinkControl {
             | bit_cast::<10, FRAME_ADDRESS>(self.next_position.val().get_bits::<FRAME_ADDRESS>(0));
 
         // The header.
-        if self.free.val() && !self.notice.val() && self.waiting.val() {
+        if self.free.val() && self.waiting.val() {
             self.reading.d.next = true;
         }
         if self.reading.q.val() {
@@ -249,37 +252,40 @@ impl Logic for LinkControl {
         // The decision.
         self.this_session.next =
             self.session.q.val().any() && self.frame_session.q.val() == self.session.q.val();
+        self.is_open.next =
+            self.frame_operation.q.val() == OPEN.to_bits::<8>() && self.frame_session.q.val().any();
         self.opens.next = self.deciding.q.val()
-            && self.frame_operation.q.val() == OPEN.to_bits::<8>()
-            && self.frame_session.q.val().any()
-            && !self.this_session.val();
-        self.reopens.next = self.deciding.q.val()
-            && self.frame_operation.q.val() == OPEN.to_bits::<8>()
-            && self.this_session.val();
+            && self.is_open.val()
+            && !self.this_session.val()
+            && self.length.val() == self.header_bytes.val();
         self.following.next = self.frame_sequence.q.val() + 1;
         self.executes.next = self.deciding.q.val()
             && self.this_session.val()
-            && !self.reopens.val()
+            && !self.is_open.val()
             && self.frame_sequence.q.val() == self.expected.q.val();
         self.repeats.next = self.deciding.q.val()
             && self.this_session.val()
-            && !self.reopens.val()
+            && !self.is_open.val()
             && self.following.val() == self.expected.q.val();
         self.start.next = self.executes.val();
         self.executing.next = self.run.q.val();
-        self.count_frame.next = self.executes.val() || self.opens.val() || self.reopens.val();
+        self.count_frame.next = (self.run.q.val() && self.done.val()) || self.opens.val();
         self.count_refused.next =
-            (self.deciding.q.val() && !self.count_frame.val()) || self.overrun.val();
+            (self.deciding.q.val() && !self.executes.val() && !self.opens.val())
+                || self.overrun.val();
         if self.deciding.q.val() {
             self.deciding.d.next = false;
             self.answer.d.next = true;
             self.answer_length.d.next = 0.into();
             self.answer_status.d.next = 0.into();
-            if !self.opens.val() && !self.reopens.val() {
-                self.answer_status.d.next = OUT_OF_ORDER.to_bits::<8>();
-                if !self.this_session.val() {
-                    self.answer_status.d.next = CLOSED.to_bits::<8>();
+            if self.is_open.val() {
+                if self.length.val() != self.header_bytes.val() {
+                    self.answer_status.d.next = REFUSED.to_bits::<8>();
                 }
+            } else if !self.this_session.val() {
+                self.answer_status.d.next = CLOSED.to_bits::<8>();
+            } else {
+                self.answer_status.d.next = OUT_OF_ORDER.to_bits::<8>();
             }
             if self.opens.val() {
                 self.session.d.next = self.frame_session.q.val();
