@@ -152,15 +152,15 @@ impl DeviceTwin {
         self.sending.is_empty()
     }
 
-    /// Executes while the sender is free: commands first, then what tells of frames that were none.
+    /// While the sender is free, tells of frames that were none, and executes commands.
     fn advance(&mut self) {
         while self.sending.is_empty() {
-            if let Some(command) = self.waiting.pop_front() {
-                self.execute(&command);
-            } else if std::mem::take(&mut self.damaged) {
+            if std::mem::take(&mut self.damaged) {
                 self.reply(self.expected, Status::Damaged, &[]);
             } else if std::mem::take(&mut self.overrun) {
                 self.reply(self.expected, Status::Overrun, &[]);
+            } else if let Some(command) = self.waiting.pop_front() {
+                self.execute(&command);
             } else {
                 break;
             }
@@ -187,17 +187,18 @@ impl DeviceTwin {
         if operation == Some(Operation::Open) {
             if session == 0 {
                 self.refuse(sequence, Status::Closed);
-            } else if !body.is_empty() {
-                self.refuse(sequence, Status::Refused);
             } else if session == self.session {
-                self.refuse(sequence, Status::Done);
+                self.count_frame();
+                self.reply(sequence, Status::Done, &[]);
             } else {
                 self.session = session;
+                self.count_frame();
                 self.finish(sequence, Status::Done, Vec::new());
             }
         } else if self.session == 0 || session != self.session {
             self.refuse(sequence, Status::Closed);
         } else if sequence == self.expected {
+            self.count_frame();
             let (status, body) = match operation {
                 Some(operation) => match self.operate(operation, body) {
                     Ok(body) => (Status::Done, body),
@@ -216,10 +217,14 @@ impl DeviceTwin {
         }
     }
 
-    /// Counts a command as executed, and answers it.
+    /// When a command begins: one that reads the counter is counted itself.
+    fn count_frame(&mut self) {
+        self.counters.frames = self.counters.frames.wrapping_add(1);
+    }
+
+    /// Answers an executed command.
     fn finish(&mut self, sequence: u8, status: Status, body: Vec<u8>) {
         self.expected = sequence.wrapping_add(1);
-        self.counters.frames = self.counters.frames.wrapping_add(1);
         self.reply(sequence, status, &body);
         self.last = (status, body);
     }
@@ -249,6 +254,7 @@ impl DeviceTwin {
                     | (array.cols as u32) << 8
                     | flag(self.config.requantizer, 16)
                     | flag(self.config.quantizer, 17)
+                    | flag(array.lanes < BLOCK, 18)
                     | (array.acc_bits() as u32) << 24
             }
             place::MEMORY => array.weight_blocks as u32 | (array.act_blocks as u32) << 16,
@@ -280,6 +286,7 @@ impl DeviceTwin {
     fn write_registers(&mut self, body: &[u8]) -> Result<Vec<u8>, Status> {
         let (&first, values) = body.split_first().ok_or(Status::Refused)?;
         let (values, rest) = values.as_chunks::<4>();
+        complete(rest)?;
         for (offset, &value) in values.iter().enumerate() {
             let value = u32::from_le_bytes(value);
             let number = first.wrapping_add(offset as u8);
@@ -296,7 +303,7 @@ impl DeviceTwin {
                 _ => {}
             }
         }
-        complete(rest)
+        Ok(Vec::new())
     }
 
     /// The memory of a row or a column.
@@ -337,7 +344,7 @@ impl DeviceTwin {
         let &[w0, w1, a0, a1, k0, k1, weight_tiles, act_tiles, form] = body else {
             return Err(Status::Refused);
         };
-        let bf16_results = form & 1 == 1;
+        let bf16_results = form & 1 == 1 && self.config.requantizer;
         let blocks = usize::from(u16::from_le_bytes([k0, k1]));
         let (rows, cols) = (self.config.array.rows, self.config.array.cols);
         let tiles = usize::from(weight_tiles) * usize::from(act_tiles);
@@ -346,15 +353,15 @@ impl DeviceTwin {
         } else {
             ACCUMULATOR_BYTES
         };
-        if blocks == 0
-            || tiles == 0
-            || tiles * rows * cols * bytes > MAX_REPLY_BODY
-            || (bf16_results && !self.config.requantizer)
-        {
+        if blocks == 0 || tiles == 0 || (form != 0 && !bf16_results) {
             return Err(Status::Refused);
         }
-        let steps = (tiles * blocks) as u32;
-        self.counters.steps = self.counters.steps.wrapping_add(steps);
+        // That results are too many is noticed when they come.
+        let steps = tiles * blocks * (BLOCK / self.config.array.lanes);
+        self.counters.steps = self.counters.steps.wrapping_add(steps as u32);
+        if tiles * rows * cols * bytes > MAX_REPLY_BODY {
+            return Err(Status::Refused);
+        }
         let start = |low, high, tile: u8| {
             usize::from(u16::from_le_bytes([low, high])) + usize::from(tile) * blocks
         };
@@ -409,6 +416,7 @@ impl DeviceTwin {
         let address = usize::from(u16::from_le_bytes([a0, a1]));
         let first = usize::from(u16::from_le_bytes([b0, b1]));
         let (blocks, rest) = elements.as_chunks::<{ BF16_BYTES * BLOCK }>();
+        complete(rest)?;
         let mut reply = Vec::new();
         for (offset, bytes) in blocks.iter().enumerate() {
             let channels = self.sensitivities.len();
@@ -430,7 +438,7 @@ impl DeviceTwin {
                 }
             }
         }
-        complete(rest).map(|_| reply)
+        Ok(reply)
     }
 
     fn load_sensitivities(&mut self, body: &[u8]) -> Result<Vec<u8>, Status> {
