@@ -46,11 +46,7 @@ pub struct BoardRun {
     #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
     /// What the text begins with
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "The function returns a list of"
-    )]
+    #[arg(long, value_name = "TEXT", default_value = "Return a list of")]
     pub prompt: String,
     /// Tokens to generate
     #[arg(long, value_name = "N", default_value_t = 24)]
