@@ -708,6 +708,11 @@ pub struct Board {
 pub enum BoardCommand {
     /// The boards that are known
     List,
+    /// Generate text with all linear layers on a board
+    #[command(
+        after_help = "Example: fgmp board run --port twin\n         fgmp board run --port /dev/ttyUSB1 --board icebreaker --prompt \"The island\" --tokens 40"
+    )]
+    Run(crate::commands::board_run::BoardRun),
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -42,7 +42,7 @@ fn run(cli: Cli, output: &Output) -> anyhow::Result<Outcome> {
         Command::Cosim(arguments) => commands::cosim::run(&arguments, seed, output),
         Command::Synth(arguments) => commands::synth::run(&arguments, seed, output),
         Command::Estimate(arguments) => commands::estimate::run(&arguments, seed, output),
-        Command::Board(arguments) => commands::board::run(&arguments, output),
+        Command::Board(arguments) => commands::board::run(&arguments, seed, output),
         Command::Fisher(arguments) => commands::fisher::run(&arguments, output),
         Command::Report(arguments) => match &arguments.command {
             ReportCommand::Quant(arguments) => commands::report::quant(arguments, seed, output),

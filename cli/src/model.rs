@@ -28,6 +28,9 @@ static TOKENIZER: &[u8] = include_bytes!("../../models/tokenizer.json");
 /// How messages call the embedded model that commands take by default.
 pub const EMBEDDED: &str = "shared-4x3 (embedded)";
 
+/// Stands in front of each document that the embedded models were trained on.
+const BEGIN: &str = "<|bos|>";
+
 /// Calibration windows that scores are taken from unless something else is asked for: eight bytes for each block.
 const SCORE_WINDOWS: usize = 12;
 
@@ -167,6 +170,30 @@ impl TokenReader {
                     .with_context(|| format!("{name}: can't be tokenized"))
             }
         }
+    }
+
+    /// Tokens of a prompt, behind the token that begins a document where the model knows one.
+    pub fn prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
+        let tokenizer = self.tokenizer.as_ref().context(
+            "the model comes with no tokenizer, and a prompt is text; give one with --tokenizer",
+        )?;
+        let begin = if self.embedded { BEGIN } else { "" };
+        Ok(tokenizer.encode(&format!("{begin}{text}"))?)
+    }
+
+    /// The token that begins a document, and so ends the one before, where the model knows one.
+    pub fn begin_token(&self) -> Option<u32> {
+        let tokenizer = self.tokenizer.as_ref().filter(|_| self.embedded)?;
+        tokenizer.encode(BEGIN).ok()?.first().copied()
+    }
+
+    /// Text of tokens.
+    pub fn text(&self, tokens: &[u32]) -> anyhow::Result<String> {
+        let tokenizer = self
+            .tokenizer
+            .as_ref()
+            .context("the model comes with no tokenizer")?;
+        Ok(tokenizer.decode(tokens)?)
     }
 
     fn check_embedded(&self, name: &str) -> anyhow::Result<()> {

@@ -58,6 +58,13 @@ impl Output {
         }
     }
 
+    /// Text as it comes, without an end of line.
+    pub fn piece(&self, text: &str) {
+        if self.text {
+            print(text);
+        }
+    }
+
     /// A table; columns of numbers are right-aligned.
     pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
         let mut table = Table::new();

@@ -618,6 +618,66 @@ fn board_list_names_the_boards() {
         .stdout(contains("icebreaker"));
 }
 
+#[test]
+fn board_run_generates_what_the_golden_engine_does() {
+    // Little memory, a bad line, some layers on the host: the same text.
+    let run = |arguments: &[&str]| {
+        let output = fgmp()
+            .args([
+                "board",
+                "run",
+                "--tokens",
+                "3",
+                "--calibration-windows",
+                "1",
+            ])
+            .args(arguments)
+            .args(["--json", "-"])
+            .assert()
+            .success();
+        let json: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        assert_eq!(json["mismatches"], 0);
+        assert_eq!(json["tokens"], json["golden_tokens"]);
+        assert_eq!(json["tokens"].as_array().unwrap().len(), 3);
+        json
+    };
+    let faulty = run(&["--faults", "20000", "--units", "--rows", "3"]);
+    assert!(faulty["repeated"].as_u64().unwrap() > 0);
+    let resident = run(&["--layers", "resident", "--weight-blocks", "4096"]);
+    assert_eq!(faulty["tokens"], resident["tokens"]);
+    let layers = resident["layers"].as_array().unwrap();
+    let on_host = |layer: &&serde_json::Value| !layer["on_host_because"].is_null();
+    let host = layers.iter().filter(on_host).count();
+    assert!(0 < host && host < layers.len(), "{host} layers on the host");
+    assert!(resident["bytes_sent"].as_u64() < faulty["bytes_sent"].as_u64());
+}
+
+#[test]
+fn board_run_says_what_is_wrong() {
+    for (arguments, message) in [
+        (
+            ["--port", "/nonexistent/port"].as_slice(),
+            "/nonexistent/port can't be opened",
+        ),
+        (&["--port", "twin", "--rows", "65"], "rows"),
+        (&["--port", "twin", "--faults", "2"], "at least 50 bytes"),
+        (
+            &["--port", "/dev/null", "--rows", "2"],
+            "a board says itself",
+        ),
+        (&["--board", "nonesuch"], "no board is called `nonesuch`"),
+        (&["--tokens", "0"], "at least one token"),
+        (&["--tokens", "600"], "context of 512"),
+    ] {
+        refused(
+            fgmp()
+                .args(["board", "run", "--calibration-windows", "1"])
+                .args(arguments),
+            message,
+        );
+    }
+}
+
 // What is wrong is said, with exit status 2, and nothing is left half-written.
 
 fn refused(command: &mut Command, message: &str) {

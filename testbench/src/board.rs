@@ -281,6 +281,7 @@ impl DeviceTwin {
     fn write_registers(&mut self, body: &[u8]) -> Result<Vec<u8>, Status> {
         let (&first, values) = body.split_first().ok_or(Status::Refused)?;
         let (values, rest) = values.as_chunks::<4>();
+        complete(rest)?;
         for (offset, &value) in values.iter().enumerate() {
             let value = u32::from_le_bytes(value);
             let number = first.wrapping_add(offset as u8);
@@ -297,7 +298,7 @@ impl DeviceTwin {
                 _ => {}
             }
         }
-        complete(rest)
+        Ok(Vec::new())
     }
 
     /// The memory of a row or a column.

@@ -210,10 +210,6 @@ impl Pair {
                 let cut = self.rng.random_range(0..body.len());
                 body.truncate(cut);
             }
-            // A register whose last bytes are missing keeps them.
-            if body.len() % 4 != 1 {
-                body.truncate(0);
-            }
             (Operation::WriteRegisters as u8, body)
         } else if pick < 90 {
             let count = self.rng.random_range(0..=15);

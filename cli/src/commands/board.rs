@@ -11,8 +11,10 @@ struct Report {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Board, output: &Output) -> anyhow::Result<Outcome> {
-    let BoardCommand::List = arguments.command;
+pub fn run(arguments: &Board, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
+    if let BoardCommand::Run(arguments) = &arguments.command {
+        return super::board_run::run(arguments, seed, output);
+    }
     let boards: Vec<_> = fpga::boards().iter().collect();
     let rows: Vec<Vec<String>> = boards
         .iter()

@@ -1,6 +1,7 @@
 //! One module a command.
 
 pub mod board;
+pub mod board_run;
 pub mod cosim;
 pub mod cosim_top;
 pub mod demo;

@@ -71,6 +71,8 @@ pub struct Identity {
     pub requantizer: bool,
     /// Whether activations can be BF16.
     pub quantizer: bool,
+    /// Whether the array has eight lanes and takes a block in two steps.
+    pub halves: bool,
     /// Bits of an accumulator.
     pub acc_bits: u32,
     /// Blocks of a row's memory.
@@ -114,6 +116,7 @@ impl Identity {
             cols: byte(8),
             requantizer: array >> 16 & 1 == 1,
             quantizer: array >> 17 & 1 == 1,
+            halves: array >> 18 & 1 == 1,
             acc_bits: array >> 24,
             weight_blocks: (memory & 0xFFFF) as usize,
             act_blocks: (memory >> 16) as usize,
