@@ -8,8 +8,9 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use fpga::link::{
     Activations, Board, BoardError, FaultRates, Faulty, Identity, LinkOptions, Options, Product,
-    SerialTransport, Transport, TwinTransport, WeightKey, Weights,
+    SerialTransport, Transport, TransportError, TwinTransport, WeightKey, Weights,
 };
+use fpga::simulated::{FaultPlan, SimulatedBoard};
 use golden::mac::Mode;
 use golden::model::{
     Config, Input, KvCache, LanguageModel, Matrix, QuantizedModel, Site, Tally, Trunk, forward,
@@ -19,10 +20,12 @@ use golden::requantize::OutputScale;
 use golden::{Scheme, Share};
 use half::bf16;
 use hdl::board::BoardConfig;
+use hdl::build::emit_board;
 use hdl::config::ArrayConfig;
 use serde::Serialize;
 use synth::estimate::{PairEnergy, energies, energies_at, shipped_energies};
 use synth::store::Store;
+use testbench::design::Design;
 
 use crate::arguments::ModelArguments;
 use crate::model::{Found, TokenReader, open};
@@ -30,6 +33,8 @@ use crate::output::{Outcome, Output, count, percent};
 
 /// Baud rate of boards for which nothing else is asked.
 const BAUD: u32 = 1_000_000;
+/// Least patience with a simulated board.
+const SIMULATION_SLACK: Duration = Duration::from_secs(10);
 /// Library of the energies.
 const LIBRARY: &str = "osu018";
 
@@ -193,7 +198,7 @@ pub fn run(arguments: &BoardRun, seed: u64, output: &Output) -> anyhow::Result<O
             config.context
         );
     }
-    let (board, baud) = connect(arguments, seed)?;
+    let (board, baud) = connect(arguments, seed, output)?;
     let identity = *board.identity();
     output.line(format!(
         "{name} on {} x {} processing elements behind {} at {baud} baud; memories of {} and {} blocks, accumulators of {} bits, quantizer {}, requantizer {}",
@@ -271,9 +276,11 @@ fn quantized(
 }
 
 /// Opens the port, whatever is behind it.
-fn connect(arguments: &BoardRun, seed: u64) -> anyhow::Result<(AnyBoard, u32)> {
+fn connect(arguments: &BoardRun, seed: u64, output: &Output) -> anyhow::Result<(AnyBoard, u32)> {
     let board = arguments.board.as_deref().map(fpga::board).transpose()?;
-    let baud = arguments.baud.unwrap_or(BAUD);
+    let baud = arguments
+        .baud
+        .unwrap_or_else(|| board.map_or(BAUD, |board| board.uart.baud));
     let real = !matches!(arguments.port.as_str(), "twin" | "sim");
     if arguments.faults.is_some() && arguments.port != "twin" {
         bail!("--faults: is for --port twin");
@@ -304,21 +311,33 @@ fn connect(arguments: &BoardRun, seed: u64) -> anyhow::Result<(AnyBoard, u32)> {
             // Nothing that is due comes later than at once.
             options.link.tries = 60;
             options.pause = Duration::ZERO;
-            let twin = TwinTransport::new(engine_of(board, arguments), baud)?;
+            let twin = TwinTransport::new(engine_of(board, baud, arguments)?, baud)?;
             let rates = arguments.faults.map(FaultRates::noise).unwrap_or_default();
             Box::new(Faulty::new(twin, rates, seed))
         }
-        "sim" => simulated(&engine_of(board, arguments), baud)?,
+        "sim" => {
+            // Simulated time is slower than the line's, how much depends on the machine.
+            options.link.slack = options.link.slack.max(SIMULATION_SLACK);
+            Box::new(Simulated::start(
+                engine_of(board, baud, arguments)?,
+                baud,
+                output,
+            )?)
+        }
         path => Box::new(SerialTransport::open(path, baud)?),
     };
     Ok((Board::connect(transport, options)?, baud))
 }
 
 /// What engine a board's bitstream holds, changed as the arguments say.
-fn engine_of(_board: Option<&fpga::Board>, arguments: &BoardRun) -> BoardConfig {
+fn engine_of(
+    board: Option<&fpga::Board>,
+    baud: u32,
+    arguments: &BoardRun,
+) -> anyhow::Result<BoardConfig> {
     let default = BoardConfig::default();
     let given = |given: Option<usize>, default: usize| given.unwrap_or(default);
-    BoardConfig {
+    Ok(BoardConfig {
         array: ArrayConfig {
             rows: given(arguments.rows, 2),
             cols: given(arguments.cols, default.array.cols),
@@ -326,15 +345,56 @@ fn engine_of(_board: Option<&fpga::Board>, arguments: &BoardRun) -> BoardConfig 
             act_blocks: given(arguments.act_blocks, default.array.act_blocks),
             ..default.array
         },
+        clocks_per_bit: match board {
+            Some(board) => board.clocks_per_bit(baud)?,
+            None => default.clocks_per_bit,
+        },
         requantizer: arguments.units,
         quantizer: arguments.units,
-        ..default
+    })
+}
+
+/// The generated hardware of an engine in Verilator, behind a pseudo-terminal that is opened as a board's port is.
+struct Simulated {
+    port: SerialTransport,
+    /// It runs as long as this lives.
+    _board: SimulatedBoard,
+}
+
+impl Simulated {
+    fn start(engine: BoardConfig, baud: u32, output: &Output) -> anyhow::Result<Self> {
+        let spinner = output.spinner("compiling the Verilog");
+        let design = Design::from(&emit_board(engine)?);
+        let board = SimulatedBoard::start(&design, engine.clocks_per_bit, FaultPlan::default())?;
+        spinner.finish_and_clear();
+        let port = SerialTransport::open(&board.path().to_string_lossy(), baud)?;
+        Ok(Self {
+            port,
+            _board: board,
+        })
     }
 }
 
-/// The generated hardware of an engine in a simulator, behind a port.
-fn simulated(_engine: &BoardConfig, _baud: u32) -> anyhow::Result<Box<dyn Transport>> {
-    bail!("--port sim: this build has no simulated board; --port twin needs no simulator")
+impl Transport for Simulated {
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
+        self.port.write_all(bytes)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], patience: Duration) -> Result<usize, TransportError> {
+        self.port.read(buffer, patience)
+    }
+
+    fn reopen(&mut self) -> Result<(), TransportError> {
+        self.port.reopen()
+    }
+
+    fn rate(&self) -> u32 {
+        self.port.rate()
+    }
+
+    fn name(&self) -> String {
+        "the simulated board".into()
+    }
 }
 
 /// The model's linear layers on a board, and what they took.
