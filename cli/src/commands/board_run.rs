@@ -96,7 +96,7 @@ pub enum Layers {
     Resident,
 }
 
-type AnyBoard = Board<Box<dyn Transport>>;
+type AnyBoard = Board<Box<dyn Transport + Send>>;
 
 #[derive(Serialize)]
 struct Report {
@@ -306,7 +306,7 @@ fn connect(arguments: &BoardRun, seed: u64, output: &Output) -> anyhow::Result<(
         },
         ..Options::default()
     };
-    let transport: Box<dyn Transport> = match arguments.port.as_str() {
+    let transport: Box<dyn Transport + Send> = match arguments.port.as_str() {
         "twin" => {
             // Nothing that is due comes later than at once.
             options.link.tries = 60;

@@ -24,7 +24,7 @@ pub enum TransportError {
 }
 
 /// A line to a board, bytes in order in both directions. Nothing else is promised: bytes may be lost, changed, repeated or invented.
-pub trait Transport: Send {
+pub trait Transport {
     /// Gives all bytes to the line, or to buffers in front of it.
     ///
     /// # Errors
