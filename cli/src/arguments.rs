@@ -712,7 +712,7 @@ pub enum BoardCommand {
     #[command(
         after_help = "Example: fgmp board run --port twin\n         fgmp board run --port /dev/ttyUSB1 --board icebreaker --prompt \"The island\" --tokens 40"
     )]
-    Run(crate::commands::board_run::BoardRun),
+    Run(Box<crate::commands::board_run::BoardRun>),
 }
 
 fn positive(text: &str) -> Result<usize, String> {

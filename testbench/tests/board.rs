@@ -1,4 +1,6 @@
 //! The twin of a board's engine, frame by frame.
+// A helper of a test may fail it.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use golden::block::Block;
 use golden::format::{BLOCK, E2m1, E4m3, Ue4m3};

@@ -285,7 +285,10 @@ fn connect(arguments: &BoardRun, seed: u64, output: &Output) -> anyhow::Result<(
     if arguments.faults.is_some() && arguments.port != "twin" {
         bail!("--faults: is for --port twin");
     }
-    if arguments.faults.is_some_and(|bytes| !(bytes >= 50.0)) {
+    if arguments
+        .faults
+        .is_some_and(|bytes| bytes.is_nan() || bytes < 50.0)
+    {
         bail!("--faults: expected at least 50 bytes to one that is hurt");
     }
     if real
