@@ -626,8 +626,10 @@ fn board_run_generates_what_the_golden_engine_does() {
             .args([
                 "board",
                 "run",
+                "--prompt",
+                "Return",
                 "--tokens",
-                "3",
+                "2",
                 "--calibration-windows",
                 "1",
             ])
@@ -638,12 +640,19 @@ fn board_run_generates_what_the_golden_engine_does() {
         let json: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
         assert_eq!(json["mismatches"], 0);
         assert_eq!(json["tokens"], json["golden_tokens"]);
-        assert_eq!(json["tokens"].as_array().unwrap().len(), 3);
+        assert_eq!(json["tokens"].as_array().unwrap().len(), 2);
         json
     };
     let faulty = run(&["--faults", "20000", "--units", "--rows", "3"]);
     assert!(faulty["repeated"].as_u64().unwrap() > 0);
-    let resident = run(&["--layers", "resident", "--weight-blocks", "4096"]);
+    let resident = run(&[
+        "--layers",
+        "resident",
+        "--rows",
+        "7",
+        "--weight-blocks",
+        "4096",
+    ]);
     assert_eq!(faulty["tokens"], resident["tokens"]);
     let layers = resident["layers"].as_array().unwrap();
     let on_host = |layer: &&serde_json::Value| !layer["on_host_because"].is_null();
