@@ -713,6 +713,88 @@ pub enum BoardCommand {
         after_help = "Example: fgmp board run --port twin\n         fgmp board run --port /dev/ttyUSB1 --board icebreaker --prompt \"The island\" --tokens 40"
     )]
     Run(crate::commands::board_run::BoardRun),
+    /// A bitstream: the engine in Verilog, mapped, placed on the board's pins at the board's clock, packed
+    #[command(after_help = "Example: fgmp board build icebreaker -o out --check")]
+    Build(BoardBuild),
+    /// Writes a bitstream to a board
+    #[command(after_help = "Example: fgmp board flash icebreaker out")]
+    Flash(BoardFlash),
+    /// Maps engines and counts their cells: the lines of fpga/data/engines.jsonl, which estimates are made of
+    #[command(after_help = "Example: fgmp board measure ulx3s-85f > engines.jsonl")]
+    Measure(BoardMeasure),
+}
+
+/// What --rows and the like say of a board's engine.
+#[derive(Clone, Debug, Args)]
+pub struct EngineArguments {
+    /// Rows of the array (default: the largest array that fits)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rows: Option<usize>,
+    /// Columns of the array (default: the largest array that fits)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub cols: Option<usize>,
+    /// Largest K without an overflow of the accumulators
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub max_k: Option<usize>,
+    /// Stages of a processing element
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub pipeline: Option<usize>,
+    /// Blocks of a weight row that the memory holds
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub weight_blocks: Option<usize>,
+    /// Blocks of activations that the memory of a column holds
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub act_blocks: Option<usize>,
+    /// With a requantizer: results come as BF16, too
+    #[arg(long)]
+    pub requantizer: bool,
+    /// With a quantizer: activations may be sent as BF16
+    #[arg(long)]
+    pub quantizer: bool,
+    /// Rate of the serial line (default: the board's)
+    #[arg(long, value_name = "BAUD")]
+    pub baud: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct BoardBuild {
+    /// The board, a name of `fgmp board list`
+    pub board: String,
+    #[command(flatten)]
+    pub engine: EngineArguments,
+    /// Folder for bitstream, report, constraints and Verilog; replaced if an earlier build is in it (default: the board's name)
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Placings at most, with seeds from --seed on, until the clock is met
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub seeds: u32,
+    /// Read the bitstream back and compare
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BoardFlash {
+    /// The board, a name of `fgmp board list`
+    pub board: String,
+    /// The bitstream, or the folder of a build
+    #[arg(value_name = "BITSTREAM|DIR")]
+    pub bitstream: PathBuf,
+    /// To the device's own memory: at once, and lost with power
+    #[arg(long)]
+    pub sram: bool,
+    /// Refuse where nothing reads back what was written
+    #[arg(long)]
+    pub verify: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BoardMeasure {
+    /// A board of the family, the larger the better
+    pub board: String,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -14,13 +14,14 @@ pub mod flow;
 pub mod link;
 mod pll;
 pub mod simulated;
+pub mod sizing;
 mod tools;
 mod top;
 mod usb;
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use constraints::ConstraintError;
 pub use pll::{MODELS, Pll, PllError};
@@ -140,7 +141,7 @@ impl BoardPin {
 }
 
 /// The device families that the project builds for; each has its tools and its format of constraints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// Lattice iCE40: `synth_ice40`, `nextpnr-ice40`, PCF, `icepack`.
@@ -264,6 +265,8 @@ pub struct Board {
     pub part: &'static str,
     /// The device, as its bitstreams name it.
     pub configuration: bitstream::Device,
+    /// Options of the family's command in yosys.
+    pub yosys: &'static [&'static str],
     /// Arguments of nextpnr that choose device, package and speed grade.
     pub nextpnr: &'static [&'static str],
     /// Arguments of the program that packs the bitstream.

@@ -19,6 +19,7 @@ pub(super) const I5: Board = Board {
     configuration: Device::Ecp5 {
         idcode: 0x4111_1043,
     },
+    yosys: &[],
     nextpnr: &["--25k", "--package", "CABGA381", "--speed", "6"],
     pack: &["--compress", "--freq", "38.8"],
     logic_cells: 24_288,

@@ -19,6 +19,7 @@ pub(super) const BOARD: Board = Board {
         width: 872,
         height: 272,
     },
+    yosys: &[],
     nextpnr: &["--hx8k", "--package", "ct256"],
     pack: &[],
     logic_cells: 7680,

@@ -18,6 +18,7 @@ pub(super) const BOARD: Board = Board {
         width: 692,
         height: 336,
     },
+    yosys: &[],
     nextpnr: &["--up5k", "--package", "sg48"],
     pack: &[],
     logic_cells: 5280,

@@ -18,6 +18,7 @@ pub(super) const BOARD: Board = Board {
     configuration: Device::Ecp5 {
         idcode: 0x4111_1043,
     },
+    yosys: &[],
     nextpnr: &["--25k", "--package", "CSFBGA285", "--speed", "8"],
     pack: &["--compress", "--freq", "38.8"],
     logic_cells: 24_288,

@@ -20,6 +20,7 @@ pub(super) const TANG_NANO_9K: Board = Board {
     configuration: Device::Gowin {
         idcode: 0x1100_481B,
     },
+    yosys: &["-family", "gw1n", "-nodsp", "-nowidelut"],
     nextpnr: &[
         "--device",
         "GW1NR-LV9QN88PC6/I5",
@@ -98,6 +99,7 @@ pub(super) const TANG_NANO_20K: Board = Board {
     configuration: Device::Gowin {
         idcode: 0x0000_081B,
     },
+    yosys: &["-family", "gw2a", "-nodsp", "-nowidelut"],
     nextpnr: &[
         "--device",
         "GW2AR-LV18QN88C8/I7",

@@ -37,6 +37,7 @@ pub(super) const BOARD_25F: Board = Board {
     configuration: Device::Ecp5 {
         idcode: 0x4111_1043,
     },
+    yosys: &[],
     nextpnr: &["--25k", "--package", "CABGA381", "--speed", "6"],
     pack: &["--compress", "--freq", "62.0"],
     logic_cells: 24_288,
