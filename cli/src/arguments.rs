@@ -6,6 +6,7 @@ use checkpoints::nvfp4::Layout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use golden::profiles::Profile;
 use golden::{Scheme, Selection, Share};
+use hdl::board::BoardConfig;
 use hdl::config::{ArrayConfig, Multiplier};
 use synth::device::{DEVICES, Device};
 use synth::yosys::Target;
@@ -713,6 +714,140 @@ pub enum BoardCommand {
         after_help = "Example: fgmp board run --port twin\n         fgmp board run --port /dev/ttyUSB1 --board icebreaker --prompt \"The island\" --tokens 40"
     )]
     Run(Box<crate::commands::board_run::BoardRun>),
+    /// A bitstream: the engine in Verilog, mapped, placed on the board's pins at the board's clock, packed
+    #[command(after_help = "Example: fgmp board build icebreaker -o out --check")]
+    Build(BoardBuild),
+    /// Writes a bitstream to a board
+    #[command(after_help = "Example: fgmp board flash icebreaker out")]
+    Flash(BoardFlash),
+    /// Maps engines and counts their cells: the lines of fpga/data/engines.jsonl, which estimates are made of
+    #[command(after_help = "Example: fgmp board measure ulx3s-85f > engines.jsonl")]
+    Measure(BoardMeasure),
+}
+
+/// Units of a board's engine beside the array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Units {
+    /// Neither: activations go as blocks, results come as accumulators
+    None,
+    /// Results come as BF16, too
+    Requantizer,
+    /// Activations may be sent as BF16
+    Quantizer,
+    /// Requantizer and quantizer
+    Both,
+}
+
+/// What --rows and the like say of a board's engine, where it isn't to be as the board's data has it.
+#[derive(Clone, Debug, Args)]
+pub struct EngineArguments {
+    /// Rows of the array
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rows: Option<usize>,
+    /// Columns of the array
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub cols: Option<usize>,
+    /// Largest K without an overflow of the accumulators
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub max_k: Option<usize>,
+    /// Stages of a processing element
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub pipeline: Option<usize>,
+    /// Blocks of a weight row that the memory holds
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub weight_blocks: Option<usize>,
+    /// Blocks of activations that the memory of a column holds
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub act_blocks: Option<usize>,
+    /// Lanes of a processing element; 8 take a block in two steps
+    #[arg(long, value_name = "8|16", value_parser = positive)]
+    pub lanes: Option<usize>,
+    /// Units beside the array
+    #[arg(long, value_enum)]
+    pub units: Option<Units>,
+    /// Rate of the serial line (default: the board's)
+    #[arg(long, value_name = "BAUD")]
+    pub baud: Option<u32>,
+}
+
+impl EngineArguments {
+    /// Whether they ask for anything but a rate.
+    pub const fn shape_is_given(&self) -> bool {
+        self.rows.is_some()
+            || self.cols.is_some()
+            || self.lanes.is_some()
+            || self.max_k.is_some()
+            || self.pipeline.is_some()
+            || self.weight_blocks.is_some()
+            || self.act_blocks.is_some()
+            || self.units.is_some()
+    }
+
+    /// The board's engine, changed as they say, and the line's rate in baud.
+    pub fn engine(&self, board: &fpga::Board) -> anyhow::Result<(BoardConfig, u32)> {
+        let baud = self.baud.unwrap_or(board.uart.baud);
+        let mut config = board.engine(baud)?;
+        let array = &mut config.array;
+        for (place, wanted) in [
+            (&mut array.rows, self.rows),
+            (&mut array.cols, self.cols),
+            (&mut array.lanes, self.lanes),
+            (&mut array.max_k, self.max_k),
+            (&mut array.pipeline, self.pipeline),
+            (&mut array.weight_blocks, self.weight_blocks),
+            (&mut array.act_blocks, self.act_blocks),
+        ] {
+            if let Some(wanted) = wanted {
+                *place = wanted;
+            }
+        }
+        if let Some(units) = self.units {
+            config.requantizer = matches!(units, Units::Requantizer | Units::Both);
+            config.quantizer = matches!(units, Units::Quantizer | Units::Both);
+        }
+        Ok((config, baud))
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct BoardBuild {
+    /// The board, a name of `fgmp board list`. Without --rows and --cols the array is the largest that fits
+    pub board: String,
+    #[command(flatten)]
+    pub engine: EngineArguments,
+    /// Folder for bitstream, report, constraints and Verilog; replaced if an earlier build is in it (default: the board's name)
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Placings at most, with seeds from --seed on, until the clock is met
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub seeds: u32,
+    /// Read the bitstream back and compare
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BoardFlash {
+    /// The board, a name of `fgmp board list`
+    pub board: String,
+    /// The bitstream, or the folder of a build
+    #[arg(value_name = "BITSTREAM|DIR")]
+    pub bitstream: PathBuf,
+    /// To the device's own memory: at once, and lost with power
+    #[arg(long)]
+    pub sram: bool,
+    /// Refuse where nothing reads back what was written
+    #[arg(long)]
+    pub verify: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BoardMeasure {
+    /// A board of the family, the larger the better
+    pub board: String,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

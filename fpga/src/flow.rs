@@ -1,12 +1,13 @@
 //! From Verilog of an engine to a bitstream of a board that meets its clock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
-use synth::nextpnr::{OnBoard, RouteError, Routed, place_on_board};
+use synth::nextpnr::{OnBoard, RouteError, Routed, Usage, pack_on_board, place_on_board};
 use synth::yosys::{self, Hierarchy, Mapping, Multipliers, SynthError, SynthReport, Target};
 use testbench::tool::{Tool, ToolMissing};
 
@@ -50,8 +51,6 @@ pub enum Step {
     },
     /// The bitstream is packed.
     Packing,
-    /// It is read back.
-    Checking,
 }
 
 /// A placing.
@@ -184,7 +183,7 @@ impl Family {
 /// # Errors
 /// The first that is missing.
 pub fn tools(board: &Board) -> Result<(), ToolMissing> {
-    synth::yosys::YOSYS.find()?;
+    yosys::find_for(board.family.target())?;
     synth::nextpnr::find_for(board.family.target())?;
     find(packer(board.family)).map(|_| ())
 }
@@ -207,7 +206,9 @@ pub fn synthesize(board: &Board, engine: &str, hierarchy: Hierarchy) -> Result<N
     let folder = tempfile::tempdir().map_err(file(Path::new("a temporary folder")))?;
     let mapping = Mapping {
         hierarchy,
-        multipliers: Multipliers::Blocks,
+        // Products of four bits are small as logic, and quick; devices have too few blocks for all of an array's, and nextpnr knows no delays of
+        // Gowin's.
+        multipliers: Multipliers::Logic,
     };
     let text = format!("{engine}\n{}", top.verilog);
     let netlist = folder.path().join("netlist.json");
@@ -218,6 +219,30 @@ pub fn synthesize(board: &Board, engine: &str, hierarchy: Hierarchy) -> Result<N
         constraints,
         cells,
     })
+}
+
+impl Netlist {
+    /// How it is placed on a board, but for the clock and the seed.
+    fn on_board<'a>(&'a self, board: &'a Board, mhz: f64, seed: u32) -> OnBoard<'a> {
+        OnBoard {
+            target: board.family.target(),
+            device: board.part,
+            icetime: (board.family == Family::Ice40).then_some(board.device),
+            arguments: board.nextpnr,
+            constraints: &self.constraints,
+            mhz,
+            seed,
+        }
+    }
+
+    /// Cells that it takes of a board's device, by nextpnr's names, without placing it.
+    ///
+    /// # Errors
+    /// [`FlowError`]: nextpnr is missing or refuses the design.
+    pub fn usage(&self, board: &Board) -> Result<BTreeMap<String, Usage>, FlowError> {
+        let netlist = self.folder.path().join("netlist.json");
+        Ok(pack_on_board(&netlist, &self.on_board(board, 1.0, 1))?)
+    }
 }
 
 /// Places, routes and packs a netlist. The clock is that of the board.
@@ -238,15 +263,7 @@ pub fn implement(
         let placed = folder.join("placed");
         let routed = place_on_board(
             &folder.join("netlist.json"),
-            &OnBoard {
-                target: board.family.target(),
-                device: board.part,
-                icetime: (board.family == Family::Ice40).then_some(board.device),
-                arguments: board.nextpnr,
-                constraints: &netlist.constraints,
-                mhz: needed,
-                seed,
-            },
+            &netlist.on_board(board, needed, seed),
             &placed,
         )?;
         let mhz = routed.mhz;

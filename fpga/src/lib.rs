@@ -14,13 +14,16 @@ pub mod flow;
 pub mod link;
 mod pll;
 pub mod simulated;
+pub mod sizing;
 mod tools;
 mod top;
 mod usb;
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use hdl::board::BoardConfig;
+use hdl::config::ArrayConfig;
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use constraints::ConstraintError;
 pub use pll::{MODELS, Pll, PllError};
@@ -140,7 +143,7 @@ impl BoardPin {
 }
 
 /// The device families that the project builds for; each has its tools and its format of constraints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// Lattice iCE40: `synth_ice40`, `nextpnr-ice40`, PCF, `icepack`.
@@ -245,6 +248,53 @@ pub enum Verification {
     Device,
 }
 
+/// What a board's engine is unless something else is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EngineShape {
+    /// Rows and columns of the array: the largest that `fgmp board build` gets onto the board. Simulated boards have as many.
+    pub rows: usize,
+    /// See `rows`.
+    pub cols: usize,
+    /// Lanes of a processing element: 16, or 8 where one of 16 doesn't fit.
+    pub lanes: usize,
+    /// Stages of a processing element.
+    pub stages: usize,
+    /// Blocks of a row's memory.
+    pub weight_blocks: usize,
+    /// Blocks of a column's memory.
+    pub act_blocks: usize,
+    /// With a requantizer and a quantizer; small boards leave both to the host.
+    pub units: bool,
+}
+
+impl EngineShape {
+    /// One processing element with memories of so many blocks, without units.
+    const fn small(lanes: usize, stages: usize, blocks: usize) -> Self {
+        Self {
+            rows: 1,
+            cols: 1,
+            lanes,
+            stages,
+            weight_blocks: blocks,
+            act_blocks: blocks,
+            units: false,
+        }
+    }
+
+    /// An array with units.
+    const fn whole(rows: usize, cols: usize, stages: usize, blocks: usize) -> Self {
+        Self {
+            rows,
+            cols,
+            lanes: golden::format::BLOCK,
+            stages,
+            weight_blocks: blocks,
+            act_blocks: blocks,
+            units: true,
+        }
+    }
+}
+
 /// An FPGA board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Board {
@@ -264,6 +314,8 @@ pub struct Board {
     pub part: &'static str,
     /// The device, as its bitstreams name it.
     pub configuration: bitstream::Device,
+    /// Options of the family's command in yosys.
+    pub yosys: &'static [&'static str],
     /// Arguments of nextpnr that choose device, package and speed grade.
     pub nextpnr: &'static [&'static str],
     /// Arguments of the program that packs the bitstream.
@@ -276,6 +328,8 @@ pub struct Board {
     pub multipliers: u32,
     /// Frequency of the oscillator at [`Pin::Clock`], in hertz.
     pub clock_hz: u32,
+    /// Its engine.
+    pub engine: EngineShape,
     /// What makes the engine's clock of it; without, the oscillator is the clock.
     pub pll: Option<Pll>,
     /// Its pins, each role and each site once.
@@ -377,7 +431,7 @@ pub enum BaudError {
 }
 
 /// Fewest clock cycles of a bit on the serial line.
-pub const MIN_CLOCKS_PER_BIT: u32 = 4;
+pub const MIN_CLOCKS_PER_BIT: u32 = hdl::board::MIN_CLOCKS_PER_BIT as u32;
 
 /// Largest deviation of a bit's length that is accepted, in thousandths. A frame of ten bits is sampled at its bits' middles, so that both sides together may
 /// be off by 5 % of a bit's length over ten bits, less the receiver's own uncertainty of a cycle.
@@ -394,6 +448,28 @@ impl Board {
     #[must_use]
     pub fn system_hz(&self) -> u32 {
         self.pll.map_or(self.clock_hz, |pll| pll.output_hz())
+    }
+
+    /// The board's engine at a rate in baud.
+    ///
+    /// # Errors
+    /// As [`Board::clocks_per_bit`].
+    pub fn engine(&self, baud: u32) -> Result<BoardConfig, BaudError> {
+        let shape = self.engine;
+        Ok(BoardConfig {
+            array: ArrayConfig {
+                rows: shape.rows,
+                cols: shape.cols,
+                lanes: shape.lanes,
+                pipeline: shape.stages,
+                weight_blocks: shape.weight_blocks,
+                act_blocks: shape.act_blocks,
+                ..ArrayConfig::default()
+            },
+            clocks_per_bit: self.clocks_per_bit(baud)?,
+            requantizer: shape.units,
+            quantizer: shape.units,
+        })
     }
 
     /// Cycles of the engine's clock that a bit takes on the serial line at a rate in baud.

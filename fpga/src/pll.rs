@@ -90,6 +90,16 @@ pub enum PllError {
 }
 
 impl Pll {
+    /// The file of [`MODELS`] that stands for its primitive in simulation.
+    #[must_use]
+    pub const fn model(&self) -> &'static str {
+        match self {
+            Self::Ice40 { .. } => "SB_PLL40_CORE.v",
+            Self::Ecp5 { .. } => "EHXPLLL.v",
+            Self::Gowin { .. } => "rPLL.v",
+        }
+    }
+
     /// Frequency that goes in, in hertz.
     #[must_use]
     pub const fn input_hz(&self) -> u32 {

@@ -16,15 +16,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hdl::emit::Bundle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr};
 use tempfile::TempDir;
-use testbench::design::{Design, PortError};
+use testbench::design::{Design, Direction, Port, PortError, PortLookup, SourceFile};
 use testbench::serial::{
-    BitLength, FaultError, FaultRates, Faults, Limits, LineCounts, SerialModel, SerialPorts, Stop,
+    BitLength, FaultError, FaultRates, Faults, Limits, LineCounts, ResetPort, SerialModel,
+    SerialPorts, Stop,
 };
 use testbench::simulator::SimError;
 use testbench::verilator::{CompiledModel, Verilator, Waveform};
@@ -37,6 +39,9 @@ const QUIET_CYCLES: u64 = 2048;
 
 /// The same for a design that can't: it may compute for long before it answers.
 const QUIET_CYCLES_WITHOUT_BUSY: u64 = 1 << 22;
+
+/// The longest command of a board's engine: 63 results of the longest row that a frame can name, in steps of half a block.
+const LONGEST_COMMAND: u64 = 63 * 2 * 4096;
 
 /// Bytes read from the pseudo-terminal at once.
 const READ_BYTES: usize = 4096;
@@ -170,6 +175,80 @@ impl Setup {
             faults,
             quiet_cycles: cycles.max(40 * clocks_per_bit as u64),
         })
+    }
+}
+
+impl Setup {
+    /// A setup for a board's whole design ([`crate::Board::design`]); its button resets it.
+    ///
+    /// # Errors
+    /// As [`Setup::of`].
+    pub fn of_board(
+        board: &crate::Board,
+        design: &Design,
+        clocks_per_bit: usize,
+        faults: FaultPlan,
+    ) -> Result<Self, SimulatedBoardError> {
+        let reset = design
+            .find_port("button")
+            .map(|_| design.port("button", Direction::Input, Some(1)))
+            .transpose()?;
+        let ports = SerialPorts {
+            clock: design.port("clk", Direction::Input, Some(1))?,
+            rx: design.port("rx", Direction::Input, Some(1))?,
+            tx: design.port("tx", Direction::Output, Some(1))?,
+            reset: reset.map(|port| ResetPort {
+                port,
+                active_low: board
+                    .pin(crate::Pin::Button(0))
+                    .is_some_and(|pin| pin.active == crate::Active::Low),
+            }),
+            // A board's light for it may be inverted, or missing.
+            busy: None,
+        };
+        Ok(Self {
+            ports,
+            bit: BitLength::new(clocks_per_bit, 0)?,
+            faults,
+            quiet_cycles: LONGEST_COMMAND.max(40 * clocks_per_bit as u64),
+        })
+    }
+}
+
+impl crate::Board {
+    /// The board's whole design for the simulator: the top that its bitstream has, with the engine in it, and a model of the loop that makes its clock. The
+    /// model passes the clock through, so simulated time counts the engine's cycles.
+    #[must_use]
+    pub fn design(&self, engine: &Bundle) -> Design {
+        let top = self.top();
+        let mut design = Design::from(engine);
+        design.top.clone_from(&top.name);
+        design.sources.push(SourceFile {
+            name: format!("{}.v", top.name),
+            text: top.verilog.clone(),
+        });
+        if let Some(pll) = self.pll {
+            design.sources.extend(
+                crate::MODELS
+                    .iter()
+                    .filter(|(name, _)| *name == pll.model())
+                    .map(|&(name, text)| SourceFile {
+                        name: name.to_owned(),
+                        text: text.to_owned(),
+                    }),
+            );
+        }
+        design.ports = top
+            .ports
+            .iter()
+            .map(|(name, role)| match role {
+                crate::Pin::Clock | crate::Pin::UartRx | crate::Pin::Button(_) => {
+                    Port::input(name, 1)
+                }
+                _ => Port::output(name, 1),
+            })
+            .collect();
+        design
     }
 }
 

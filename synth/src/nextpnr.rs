@@ -317,6 +317,54 @@ pub struct OnBoard<'a> {
     pub seed: u32,
 }
 
+/// Cells of a kind: those that a design needs, and those that the device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Needed.
+    pub used: u64,
+    /// There.
+    pub available: u64,
+}
+
+/// Packs a netlist (yosys's JSON) into a board's cells and counts them, without placing it. The design may be larger than the device.
+///
+/// # Errors
+/// As [`place_and_route`], but for the size.
+pub fn pack_on_board(
+    netlist: &Path,
+    board: &OnBoard<'_>,
+) -> Result<BTreeMap<String, Usage>, RouteError> {
+    let nextpnr = find_for(board.target)?;
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        |source| RouteError::File { path, source }
+    };
+    let folder = tempfile::tempdir().map_err(file(Path::new("a temporary folder")))?;
+    fs::copy(netlist, folder.path().join("netlist.json")).map_err(file(netlist))?;
+    let constraints = folder.path().join("board.constraints");
+    fs::write(&constraints, board.constraints).map_err(file(&constraints))?;
+    let pins: &[&str] = match board.target {
+        Target::Ice40 => &["--pcf", "board.constraints"],
+        Target::Gowin => &["--vopt", "cst=board.constraints"],
+        Target::Ecp5 | Target::Generic => &["--lpf", "board.constraints"],
+    };
+    let output = Command::new(&nextpnr)
+        .current_dir(folder.path())
+        .args(board.arguments)
+        .args(pins)
+        .args(["--json", "netlist.json", "--pack-only"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(file(&nextpnr))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let usage: BTreeMap<String, Usage> = utilisation(&text).collect();
+    if output.status.success() && !usage.is_empty() {
+        Ok(usage)
+    } else {
+        Err(RouteError::Nextpnr(message(&text)))
+    }
+}
+
 /// Places and routes a netlist (yosys's JSON) for a board, and writes what the family's packer reads to the file `placed`: ASC, configuration or JSON.
 /// A clock that is too slow is no error; [`Routed::mhz`] tells it.
 ///
@@ -414,15 +462,23 @@ fn icetime_mhz(text: &str) -> Option<f64> {
 
 /// The lines of nextpnr's table of utilisation that are above 100 %, as `TRELLIS_COMB: 90000 of 83640`.
 fn overfull(text: &str) -> Vec<String> {
+    utilisation(text)
+        .filter(|(_, usage)| usage.used > usage.available)
+        .map(|(kind, Usage { used, available })| format!("{kind}: {used} of {available}"))
+        .collect()
+}
+
+/// The lines of nextpnr's table of utilisation, `Info:  TRELLIS_COMB: 90000/83640 107%`.
+fn utilisation(text: &str) -> impl Iterator<Item = (String, Usage)> + '_ {
     text.lines()
+        .skip_while(|line| !line.contains("Device utilisation"))
         .filter_map(|line| {
             let (kind, rest) = line.strip_prefix("Info:")?.split_once(':')?;
             let (used, rest) = rest.split_once('/')?;
             let used: u64 = used.trim().parse().ok()?;
             let available: u64 = rest.split_whitespace().next()?.parse().ok()?;
-            (used > available).then(|| format!("{}: {used} of {available}", kind.trim()))
+            Some((kind.trim().to_owned(), Usage { used, available }))
         })
-        .collect()
 }
 
 /// `nextpnr --version`, its name and version only.

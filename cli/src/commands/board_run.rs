@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use fpga::link::{
     Activations, Board, BoardError, FaultRates, Faulty, Identity, LinkOptions, Options, Product,
     SerialTransport, Transport, TransportError, TwinTransport, WeightKey, Weights,
 };
-use fpga::simulated::{FaultPlan, SimulatedBoard};
+use fpga::simulated::{FaultPlan, Setup, SimulatedBoard};
 use golden::mac::Mode;
 use golden::model::{
     Config, Input, KvCache, LanguageModel, Matrix, QuantizedModel, Site, Tally, Trunk, forward,
@@ -25,14 +25,13 @@ use hdl::config::ArrayConfig;
 use serde::Serialize;
 use synth::estimate::{PairEnergy, energies, energies_at, shipped_energies};
 use synth::store::Store;
-use testbench::design::Design;
 
-use crate::arguments::ModelArguments;
+use crate::arguments::{EngineArguments, ModelArguments};
 use crate::model::{Found, TokenReader, open};
 use crate::output::{Outcome, Output, count, percent};
 
-/// Baud rate of boards for which nothing else is asked.
-const BAUD: u32 = 1_000_000;
+/// What is simulated if no board is named.
+const SIMULATED: &str = "icebreaker";
 /// Least patience with a simulated board.
 const SIMULATION_SLACK: Duration = Duration::from_secs(10);
 /// Library of the energies.
@@ -44,7 +43,7 @@ pub struct BoardRun {
     /// Serial port of the board; `sim` for the generated hardware in a simulator, `twin` for a model of the board in this process
     #[arg(long, value_name = "PATH|sim|twin", default_value = "twin")]
     pub port: String,
-    /// Board that is on the port, or that is simulated
+    /// Board that is on the port, or that is simulated (default with `sim` and `twin`: icebreaker)
     #[arg(long, value_name = "NAME")]
     pub board: Option<String>,
     /// Model, packed or not (default: shared-4x3, embedded)
@@ -56,9 +55,6 @@ pub struct BoardRun {
     /// Tokens to generate
     #[arg(long, value_name = "N", default_value_t = 24)]
     pub tokens: usize,
-    /// Bits a second on the line (default: what the board's bitstream is built for)
-    #[arg(long, value_name = "BAUD")]
-    pub baud: Option<u32>,
     /// Milliseconds to wait for an answer beyond the time that its bytes take
     #[arg(long, value_name = "MS", default_value_t = 300)]
     pub timeout: u64,
@@ -68,21 +64,9 @@ pub struct BoardRun {
     /// With `twin`: hurt one byte in N on the line, both ways
     #[arg(long, value_name = "N")]
     pub faults: Option<f64>,
-    /// With `twin` or `sim`: rows of the array
-    #[arg(long, value_name = "R")]
-    pub rows: Option<usize>,
-    /// With `twin` or `sim`: columns of the array
-    #[arg(long, value_name = "C")]
-    pub cols: Option<usize>,
-    /// With `twin` or `sim`: blocks of a row's memory, a power of two
-    #[arg(long, value_name = "N")]
-    pub weight_blocks: Option<usize>,
-    /// With `twin` or `sim`: blocks of a column's memory, a power of two
-    #[arg(long, value_name = "N")]
-    pub act_blocks: Option<usize>,
-    /// With `twin` or `sim`: a board that quantizes and requantizes
-    #[arg(long)]
-    pub units: bool,
+    /// With `twin` and `sim`; a board says itself what it is.
+    #[command(flatten)]
+    pub engine: EngineArguments,
     #[command(flatten)]
     pub model_arguments: ModelArguments,
 }
@@ -278,9 +262,6 @@ fn quantized(
 /// Opens the port, whatever is behind it.
 fn connect(arguments: &BoardRun, seed: u64, output: &Output) -> anyhow::Result<(AnyBoard, u32)> {
     let board = arguments.board.as_deref().map(fpga::board).transpose()?;
-    let baud = arguments
-        .baud
-        .unwrap_or_else(|| board.map_or(BAUD, |board| board.uart.baud));
     let real = !matches!(arguments.port.as_str(), "twin" | "sim");
     if arguments.faults.is_some() && arguments.port != "twin" {
         bail!("--faults: is for --port twin");
@@ -291,16 +272,20 @@ fn connect(arguments: &BoardRun, seed: u64, output: &Output) -> anyhow::Result<(
     {
         bail!("--faults: expected at least 50 bytes to one that is hurt");
     }
-    if real
-        && (arguments.rows.is_some()
-            || arguments.cols.is_some()
-            || arguments.weight_blocks.is_some()
-            || arguments.act_blocks.is_some()
-            || arguments.units)
-    {
+    if real && arguments.engine.shape_is_given() {
         bail!(
-            "--rows, --cols, --weight-blocks, --act-blocks and --units: are for --port twin and --port sim; a board says itself what it is"
+            "--rows, --lanes, --units and the like: are for --port twin and --port sim; a board says itself what it is"
         );
+    }
+    let simulated = match board {
+        Some(board) => board,
+        None => fpga::board(SIMULATED)?,
+    };
+    let (engine, mut baud) = arguments.engine.engine(simulated)?;
+    if real && board.is_none() {
+        baud = arguments.engine.baud.context(
+            "--board: says at what rate to talk to the port; or give the rate that the bitstream was built for with --baud",
+        )?;
     }
     let mut options = Options {
         link: LinkOptions {
@@ -314,47 +299,18 @@ fn connect(arguments: &BoardRun, seed: u64, output: &Output) -> anyhow::Result<(
             // Nothing that is due comes later than at once.
             options.link.tries = 60;
             options.pause = Duration::ZERO;
-            let twin = TwinTransport::new(engine_of(board, baud, arguments)?, baud)?;
+            let twin = TwinTransport::new(engine, baud)?;
             let rates = arguments.faults.map(FaultRates::noise).unwrap_or_default();
             Box::new(Faulty::new(twin, rates, seed))
         }
         "sim" => {
             // Simulated time is slower than the line's, how much depends on the machine.
             options.link.slack = options.link.slack.max(SIMULATION_SLACK);
-            Box::new(Simulated::start(
-                engine_of(board, baud, arguments)?,
-                baud,
-                output,
-            )?)
+            Box::new(Simulated::start(simulated, engine, baud, output)?)
         }
         path => Box::new(SerialTransport::open(path, baud)?),
     };
     Ok((Board::connect(transport, options)?, baud))
-}
-
-/// What engine a board's bitstream holds, changed as the arguments say.
-fn engine_of(
-    board: Option<&fpga::Board>,
-    baud: u32,
-    arguments: &BoardRun,
-) -> anyhow::Result<BoardConfig> {
-    let default = BoardConfig::default();
-    let given = |given: Option<usize>, default: usize| given.unwrap_or(default);
-    Ok(BoardConfig {
-        array: ArrayConfig {
-            rows: given(arguments.rows, 2),
-            cols: given(arguments.cols, default.array.cols),
-            weight_blocks: given(arguments.weight_blocks, default.array.weight_blocks),
-            act_blocks: given(arguments.act_blocks, default.array.act_blocks),
-            ..default.array
-        },
-        clocks_per_bit: match board {
-            Some(board) => board.clocks_per_bit(baud)?,
-            None => default.clocks_per_bit,
-        },
-        requantizer: arguments.units,
-        quantizer: arguments.units,
-    })
 }
 
 /// The generated hardware of an engine in Verilator, behind a pseudo-terminal that is opened as a board's port is.
@@ -365,10 +321,16 @@ struct Simulated {
 }
 
 impl Simulated {
-    fn start(engine: BoardConfig, baud: u32, output: &Output) -> anyhow::Result<Self> {
+    fn start(
+        board: &fpga::Board,
+        engine: BoardConfig,
+        baud: u32,
+        output: &Output,
+    ) -> anyhow::Result<Self> {
         let spinner = output.spinner("compiling the Verilog");
-        let design = Design::from(&emit_board(engine)?);
-        let board = SimulatedBoard::start(&design, engine.clocks_per_bit, FaultPlan::default())?;
+        let design = board.design(&emit_board(engine)?);
+        let setup = Setup::of_board(board, &design, engine.clocks_per_bit, FaultPlan::default())?;
+        let board = SimulatedBoard::start_with(&design, setup)?;
         spinner.finish_and_clear();
         let port = SerialTransport::open(&board.path().to_string_lossy(), baud)?;
         Ok(Self {

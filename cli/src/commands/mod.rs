@@ -1,6 +1,8 @@
 //! One module a command.
 
 pub mod board;
+pub mod board_build;
+pub mod board_flash;
 pub mod board_run;
 pub mod cosim;
 pub mod cosim_top;

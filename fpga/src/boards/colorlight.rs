@@ -4,8 +4,8 @@
 
 use crate::bitstream::Device;
 use crate::{
-    Board, BoardPin, Family, Pin, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
-    Verification,
+    Board, BoardPin, EngineShape, Family, Pin, Programmer, Programming, Pull, StatusLights, Uart,
+    UsbIds, Verification,
 };
 
 pub(super) const I5: Board = Board {
@@ -19,12 +19,14 @@ pub(super) const I5: Board = Board {
     configuration: Device::Ecp5 {
         idcode: 0x4111_1043,
     },
+    yosys: &[],
     nextpnr: &["--25k", "--package", "CABGA381", "--speed", "6"],
     pack: &["--compress", "--freq", "38.8"],
     logic_cells: 24_288,
     block_memories: 56,
     multipliers: 28,
     clock_hz: 25_000_000,
+    engine: EngineShape::whole(1, 1, 7, 512),
     pll: None,
     pins: &[
         BoardPin::new(Pin::Clock, "P3", "25 MHz"),

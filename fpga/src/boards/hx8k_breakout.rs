@@ -3,8 +3,8 @@
 
 use crate::bitstream::Device;
 use crate::{
-    Board, BoardPin, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
-    Verification,
+    Board, BoardPin, EngineShape, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights,
+    Uart, UsbIds, Verification,
 };
 
 pub(super) const BOARD: Board = Board {
@@ -19,12 +19,14 @@ pub(super) const BOARD: Board = Board {
         width: 872,
         height: 272,
     },
+    yosys: &[],
     nextpnr: &["--hx8k", "--package", "ct256"],
     pack: &[],
     logic_cells: 7680,
     block_memories: 32,
     multipliers: 0,
     clock_hz: 12_000_000,
+    engine: EngineShape::small(16, 7, 256),
     pll: Some(Pll::Ice40 {
         input_hz: 12_000_000,
         divr: 0,

@@ -2,8 +2,8 @@
 
 use crate::bitstream::Device;
 use crate::{
-    Board, BoardPin, Family, Pin, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
-    Verification,
+    Board, BoardPin, EngineShape, Family, Pin, Programmer, Programming, Pull, StatusLights, Uart,
+    UsbIds, Verification,
 };
 
 pub(super) const BOARD: Board = Board {
@@ -18,12 +18,14 @@ pub(super) const BOARD: Board = Board {
         width: 692,
         height: 336,
     },
+    yosys: &[],
     nextpnr: &["--up5k", "--package", "sg48"],
     pack: &[],
     logic_cells: 5280,
     block_memories: 30,
     multipliers: 8,
     clock_hz: 12_000_000,
+    engine: EngineShape::small(8, 5, 256),
     pll: None,
     pins: &[
         BoardPin::new(Pin::Clock, "35", "CLK"),

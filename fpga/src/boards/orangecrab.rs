@@ -3,8 +3,8 @@
 
 use crate::bitstream::Device;
 use crate::{
-    Board, BoardPin, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
-    Verification,
+    Board, BoardPin, EngineShape, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights,
+    Uart, UsbIds, Verification,
 };
 
 pub(super) const BOARD: Board = Board {
@@ -18,12 +18,14 @@ pub(super) const BOARD: Board = Board {
     configuration: Device::Ecp5 {
         idcode: 0x4111_1043,
     },
+    yosys: &[],
     nextpnr: &["--25k", "--package", "CSFBGA285", "--speed", "8"],
     pack: &["--compress", "--freq", "38.8"],
     logic_cells: 24_288,
     block_memories: 56,
     multipliers: 28,
     clock_hz: 48_000_000,
+    engine: EngineShape::whole(1, 1, 7, 512),
     pll: Some(Pll::Ecp5 {
         input_hz: 48_000_000,
         clki_div: 2,

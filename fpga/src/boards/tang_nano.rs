@@ -5,8 +5,8 @@
 
 use crate::bitstream::Device;
 use crate::{
-    Board, BoardPin, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights, Uart, UsbIds,
-    Verification,
+    Board, BoardPin, EngineShape, Family, Pin, Pll, Programmer, Programming, Pull, StatusLights,
+    Uart, UsbIds, Verification,
 };
 
 pub(super) const TANG_NANO_9K: Board = Board {
@@ -20,6 +20,7 @@ pub(super) const TANG_NANO_9K: Board = Board {
     configuration: Device::Gowin {
         idcode: 0x1100_481B,
     },
+    yosys: &["-family", "gw1n", "-nodsp", "-nowidelut"],
     nextpnr: &[
         "--device",
         "GW1NR-LV9QN88PC6/I5",
@@ -31,6 +32,7 @@ pub(super) const TANG_NANO_9K: Board = Board {
     block_memories: 26,
     multipliers: 20,
     clock_hz: 27_000_000,
+    engine: EngineShape::small(16, 7, 512),
     pll: Some(Pll::Gowin {
         input_hz: 27_000_000,
         idiv_sel: 2,
@@ -98,6 +100,7 @@ pub(super) const TANG_NANO_20K: Board = Board {
     configuration: Device::Gowin {
         idcode: 0x0000_081B,
     },
+    yosys: &["-family", "gw2a", "-nodsp", "-nowidelut"],
     nextpnr: &[
         "--device",
         "GW2AR-LV18QN88C8/I7",

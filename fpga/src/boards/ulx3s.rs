@@ -3,8 +3,8 @@
 
 use crate::bitstream::Device;
 use crate::{
-    Active, Board, BoardPin, Family, LVCMOS33, Pin, Pll, Programmer, Programming, Pull,
-    StatusLights, Uart, UsbIds, Verification,
+    Active, Board, BoardPin, EngineShape, Family, LVCMOS33, Pin, Pll, Programmer, Programming,
+    Pull, StatusLights, Uart, UsbIds, Verification,
 };
 
 pub(super) const BOARD_85F: Board = Board {
@@ -37,12 +37,14 @@ pub(super) const BOARD_25F: Board = Board {
     configuration: Device::Ecp5 {
         idcode: 0x4111_1043,
     },
+    yosys: &[],
     nextpnr: &["--25k", "--package", "CABGA381", "--speed", "6"],
     pack: &["--compress", "--freq", "62.0"],
     logic_cells: 24_288,
     block_memories: 56,
     multipliers: 28,
     clock_hz: 25_000_000,
+    engine: EngineShape::whole(1, 1, 7, 512),
     pll: Some(Pll::Ecp5 {
         input_hz: 25_000_000,
         clki_div: 1,
