@@ -508,3 +508,40 @@ impl Board {
         }
     }
 }
+
+/// The boards as a table in Markdown, which the documentation holds.
+#[must_use]
+pub fn markdown() -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from(
+        "| board | what it is | device | logic cells | block memories | engine's clock | link | through | programmer |\n\
+         |---|---|---|---:|---:|---|---|---|---|\n",
+    );
+    let millions = |number: u32| f64::from(number) / 1e6;
+    for board in boards() {
+        let clock = match board.pll {
+            Some(_) => format!(
+                "{} MHz from {}",
+                millions(board.system_hz()),
+                millions(board.clock_hz)
+            ),
+            None => format!("{} MHz", millions(board.clock_hz)),
+        };
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {}, {} | {} | {} | {} | {clock} | {} Mbaud, {} cycles a bit | {} | {} |",
+            board.name,
+            board.title,
+            board.vendor,
+            board.part,
+            board.logic_cells,
+            board.block_memories,
+            millions(board.uart.baud),
+            board.system_hz() / board.uart.baud,
+            board.uart.bridge,
+            board.flash.tool.tool().name,
+        );
+    }
+    text
+}

@@ -152,7 +152,7 @@ impl Board {
     #[must_use]
     pub fn udev_rule(&self) -> String {
         format!(
-            "SUBSYSTEM==\"usb\", ATTRS{{idVendor}}==\"{:04x}\", ATTRS{{idProduct}}==\"{:04x}\", MODE=\"0660\", TAG+=\"uaccess\"",
+            "SUBSYSTEM==\"usb|hidraw\", ATTRS{{idVendor}}==\"{:04x}\", ATTRS{{idProduct}}==\"{:04x}\", MODE=\"0660\", TAG+=\"uaccess\"",
             self.usb.vendor, self.usb.product
         )
     }

@@ -307,6 +307,32 @@ fn rates_that_a_board_cannot_have_are_refused_with_those_that_it_can() {
 fn udev_rules_name_the_boards_usb_device() {
     assert_eq!(
         board("orangecrab").expect("it is listed").udev_rule(),
-        "SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"1209\", ATTRS{idProduct}==\"5af0\", MODE=\"0660\", TAG+=\"uaccess\""
+        "SUBSYSTEM==\"usb|hidraw\", ATTRS{idVendor}==\"1209\", ATTRS{idProduct}==\"5af0\", MODE=\"0660\", TAG+=\"uaccess\""
     );
+}
+
+/// `FGMP_WRITE_DOCS=1` prints what the page should hold.
+#[test]
+fn the_documentation_holds_the_boards_and_their_rules() {
+    let page = include_str!("../../docs/boards.md");
+    let table = fpga::markdown();
+    if std::env::var_os("FGMP_WRITE_DOCS").is_some() {
+        println!("{table}");
+    }
+    assert!(
+        page.contains(&table),
+        "docs/boards.md should hold:\n{table}"
+    );
+    for board in boards() {
+        assert!(
+            page.contains(&board.udev_rule()),
+            "docs/boards.md should hold the rule {}",
+            board.udev_rule()
+        );
+        assert!(
+            page.contains(&format!("**{}**", board.title)),
+            "docs/boards.md should say what is special about {}",
+            board.title
+        );
+    }
 }

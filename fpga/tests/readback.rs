@@ -235,7 +235,7 @@ fn the_engine_read_back_does_what_the_engine_does() {
     let found = compare(&engine, &line, |back| back);
     assert_eq!(found.wrong, 0);
     assert!(found.compared > 80_000, "{}", found.compared);
-    assert!(found.changes > 300, "{}", found.changes);
+    assert!(found.changes > 200, "{}", found.changes);
     eprintln!(
         "{} bits compared over {} cycles, the line changed {} times",
         found.compared,
