@@ -43,7 +43,10 @@ fn boards_are_listed_with_clock_link_and_programmer() {
         .output()
         .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["boards"].as_array().unwrap().len(), fpga::boards().len());
+    assert_eq!(
+        json["boards"].as_array().unwrap().len(),
+        fpga::boards().len()
+    );
     assert_eq!(json["boards"][2]["configuration"]["family"], "ecp5");
 }
 
@@ -63,7 +66,11 @@ fn a_dry_run_says_what_would_be_written_and_writes_nothing() {
         .stdout(contains("14 bytes for iCE40 HX8K"))
         .stdout(contains("the configuration flash"))
         .stdout(contains("by reading back what was written"))
-        .stdout(contains(format!("{} {}", iceprog.display(), file.display())))
+        .stdout(contains(format!(
+            "{} {}",
+            iceprog.display(),
+            file.display()
+        )))
         .stdout(contains("nothing was written"));
     assert!(!called.exists());
 }
@@ -133,7 +140,9 @@ fn built(board: &str, arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let output = fgmp()
         .current_dir(folder.path())
-        .args(["board", "build", board, "-o", "out", "--check", "--json", "-"])
+        .args([
+            "board", "build", board, "-o", "out", "--check", "--json", "-",
+        ])
         .args(arguments)
         .output()
         .unwrap();

@@ -212,7 +212,14 @@ pub fn synthesize(board: &Board, engine: &str, hierarchy: Hierarchy) -> Result<N
     };
     let text = format!("{engine}\n{}", top.verilog);
     let netlist = folder.path().join("netlist.json");
-    let cells = yosys::netlist(&text, &top.name, board.family.target(), mapping, &netlist)?;
+    let cells = yosys::board_netlist(
+        &text,
+        &top.name,
+        board.family.target(),
+        mapping,
+        board.yosys,
+        &netlist,
+    )?;
     Ok(Netlist {
         folder,
         top,
