@@ -1,4 +1,5 @@
 //! From Verilog to bitstreams, with a small engine in place of the real one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use fpga::flow::{self, Effort, FlowError, Step, check, implement, synthesize};
 use fpga::{bitstream, board, boards};
@@ -30,9 +31,8 @@ fn every_board_gets_a_bitstream_for_its_device_that_survives_being_read_back() {
         assert!(built.routed.mhz >= needed, "{}", board.name);
         assert_eq!(built.attempts.len(), 1, "{}", board.name);
         assert_eq!(steps.last(), Some(&Step::Packing));
-        assert_eq!(
-            built.routed.used.values().max().is_some_and(|&it| it > 50),
-            true,
+        assert!(
+            built.routed.used.values().any(|&it| it > 50),
             "{}: {:?}",
             board.name,
             built.routed.used

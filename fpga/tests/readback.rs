@@ -1,4 +1,5 @@
 //! What is in a bitstream: an HX8K's is read back to Verilog, which must do what the design does, cycle by cycle.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

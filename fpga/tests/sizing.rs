@@ -1,4 +1,5 @@
 //! Estimates of engines and what is chosen by them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use fpga::sizing::{Model, Sample, Size, SizingError, largest, shipped};
 use fpga::{Family, board, boards};
