@@ -34,6 +34,9 @@ use testbench::verilator::{CompiledModel, Verilator, Waveform};
 /// Cycles simulated between two looks at the pseudo-terminal.
 const SLICE_CYCLES: u64 = 4096;
 
+/// Cycles simulated after power-up and after a reset before a byte is sent.
+const SETTLE_CYCLES: u64 = 1024;
+
 /// A design that has been quiet for so long has nothing to do, if it can say that it is busy.
 const QUIET_CYCLES: u64 = 2048;
 
@@ -549,7 +552,15 @@ impl Board {
             shared,
         };
         board.model.reset(&mut board.output)?;
+        board.settle()?;
         Ok(board)
+    }
+
+    /// A board's top holds the engine in reset for a while after power-up and after its button; nobody is so quick as to send a byte before that ends.
+    fn settle(&mut self) -> Result<(), SimulatedBoardError> {
+        let limits = Limits::cycles(SETTLE_CYCLES);
+        self.model.run(&[], &mut self.output, &limits)?;
+        Ok(())
     }
 
     fn run(
@@ -645,6 +656,7 @@ impl Board {
         match command {
             Command::Reset => {
                 if self.model.reset(&mut self.output)? {
+                    self.settle()?;
                     self.statistics.resets += 1;
                 } else {
                     self.obey(Command::PowerCycle)?;
@@ -654,6 +666,7 @@ impl Board {
                 self.seed = self.seed.wrapping_add(1);
                 self.model.replace(self.compiled.start(self.seed)?)?;
                 self.model.reset(&mut self.output)?;
+                self.settle()?;
                 self.statistics.power_cycles += 1;
             }
             Command::Pull => {
