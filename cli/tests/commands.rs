@@ -643,7 +643,9 @@ fn board_run_generates_what_the_golden_engine_does() {
         assert_eq!(json["tokens"].as_array().unwrap().len(), 2);
         json
     };
-    let faulty = run(&["--faults", "20000", "--units", "--rows", "3"]);
+    let faulty = run(&[
+        "--faults", "20000", "--units", "both", "--lanes", "16", "--rows", "3",
+    ]);
     assert!(faulty["repeated"].as_u64().unwrap() > 0);
     let resident = run(&[
         "--layers",
@@ -665,8 +667,13 @@ fn board_run_generates_what_the_golden_engine_does() {
 fn board_run_says_what_is_wrong() {
     for (arguments, message) in [
         (
-            ["--port", "/nonexistent/port"].as_slice(),
+            ["--port", "/nonexistent/port", "--board", "icebreaker"].as_slice(),
             "/nonexistent/port can't be opened",
+        ),
+        (&["--port", "/dev/null"], "--board: says at what rate"),
+        (
+            &["--port", "twin", "--units", "both"],
+            "quantizer with lanes = 8",
         ),
         (&["--port", "twin", "--rows", "65"], "rows"),
         (&["--port", "twin", "--faults", "2"], "at least 50 bytes"),
