@@ -26,7 +26,10 @@ pub(super) const BOARD: Board = Board {
     block_memories: 32,
     multipliers: 0,
     clock_hz: 12_000_000,
-    engine: EngineShape::small(8, 7, 128),
+    engine: EngineShape {
+        rows: 2,
+        ..EngineShape::small(8, 7, 128)
+    },
     pll: Some(Pll::Ice40 {
         input_hz: 12_000_000,
         divr: 0,
