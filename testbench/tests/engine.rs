@@ -292,7 +292,7 @@ fn compare(config: BoardConfig, commands: usize, seed: u64) {
     for _ in 0..2 {
         scales.extend(pair.scale().to_le_bytes());
     }
-    scales.extend(0x1234_5678_9AB_u64.to_le_bytes());
+    scales.extend(0x0123_4567_89AB_u64.to_le_bytes());
     pair.command(Operation::WriteRegisters as u8, &scales);
     pair.fill();
     for _ in 0..commands {
