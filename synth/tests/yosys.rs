@@ -32,7 +32,7 @@ fn every_target_has_all_registers_however_the_modules_are_kept() {
         Target::Gowin => &["DFF"],
     };
     for target in Target::ALL {
-        for hierarchy in [Hierarchy::Flat, Hierarchy::Kept] {
+        for hierarchy in [Hierarchy::Flat, Hierarchy::Kept, Hierarchy::Late] {
             let report = synthesized(target, hierarchy);
             // A multiplier block may take the accumulator's register with it.
             let blocks = report.count(&["SB_MAC16"]);
@@ -43,7 +43,7 @@ fn every_target_has_all_registers_however_the_modules_are_kept() {
             );
             assert!(report.total() > found);
             let modules = match hierarchy {
-                Hierarchy::Flat => 1,
+                Hierarchy::Flat | Hierarchy::Late => 1,
                 Hierarchy::Kept => 2,
             };
             assert_eq!(report.modules.len(), modules, "{target:?} {hierarchy:?}");
