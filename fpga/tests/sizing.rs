@@ -80,3 +80,14 @@ fn what_is_not_known_or_does_not_fit_is_said() {
         "{error}"
     );
 }
+
+#[test]
+fn boards_have_the_largest_array_of_the_estimate() {
+    for board in boards() {
+        let mine = board.engine(board.uart.baud).unwrap();
+        let model = Model::of(board.family).expect("there are samples");
+        let found = largest(board, &mine, &model).expect(board.name);
+        let sides = |config: &BoardConfig| (config.array.rows, config.array.cols);
+        assert_eq!(sides(&mine), sides(&found[0].0), "{}", board.name);
+    }
+}

@@ -26,7 +26,7 @@ pub(super) const I5: Board = Board {
     block_memories: 56,
     multipliers: 28,
     clock_hz: 25_000_000,
-    engine: EngineShape::whole(1, 1, 7, 512),
+    engine: EngineShape::whole(2, 2, 7, 512),
     pll: None,
     pins: &[
         BoardPin::new(Pin::Clock, "P3", "25 MHz"),
@@ -67,6 +67,7 @@ pub(super) const I5: Board = Board {
 
 pub(super) const I9: Board = Board {
     name: "colorlight-i9",
+    engine: EngineShape::whole(3, 3, 7, 512),
     title: "Colorlight i9 v7.2",
     device: "45k",
     part: "LFE5U-45F-6BG381C",

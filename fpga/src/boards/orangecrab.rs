@@ -25,7 +25,7 @@ pub(super) const BOARD: Board = Board {
     block_memories: 56,
     multipliers: 28,
     clock_hz: 48_000_000,
-    engine: EngineShape::whole(1, 1, 7, 512),
+    engine: EngineShape::whole(2, 2, 7, 512),
     pll: Some(Pll::Ecp5 {
         input_hz: 48_000_000,
         clki_div: 2,

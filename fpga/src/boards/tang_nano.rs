@@ -93,6 +93,10 @@ pub(super) const TANG_NANO_9K: Board = Board {
 
 pub(super) const TANG_NANO_20K: Board = Board {
     name: "tang-nano-20k",
+    engine: EngineShape {
+        rows: 3,
+        ..EngineShape::small(16, 7, 512)
+    },
     title: "Tang Nano 20K",
     device: "gw2ar-18",
     package: "QN88",

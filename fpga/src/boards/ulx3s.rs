@@ -16,6 +16,7 @@ pub(super) const BOARD_85F: Board = Board {
         idcode: 0x4111_3043,
     },
     nextpnr: &["--85k", "--package", "CABGA381", "--speed", "6"],
+    engine: EngineShape::whole(6, 3, 7, 512),
     logic_cells: 83_640,
     block_memories: 208,
     multipliers: 156,
@@ -44,7 +45,7 @@ pub(super) const BOARD_25F: Board = Board {
     block_memories: 56,
     multipliers: 28,
     clock_hz: 25_000_000,
-    engine: EngineShape::whole(1, 1, 7, 512),
+    engine: EngineShape::whole(2, 2, 7, 512),
     pll: Some(Pll::Ecp5 {
         input_hz: 25_000_000,
         clki_div: 1,
