@@ -190,7 +190,7 @@ impl fmt::Display for Family {
 /// Which light shows what the engine tells of itself. A board with fewer lights shows less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StatusLights {
-    /// A good frame came lately.
+    /// A session is open: a host is there.
     pub ok: Option<Pin>,
     /// The engine computes.
     pub busy: Option<Pin>,

@@ -111,7 +111,7 @@ impl Board {
         let mut unused = Vec::new();
         let mut assigns = String::new();
         for (signal, light, meaning) in [
-            ("ok", self.status.ok, "a good frame came lately"),
+            ("ok", self.status.ok, "a session is open"),
             ("busy", self.status.busy, "computing"),
             ("fault", self.status.fault, "a damaged frame came lately"),
         ] {
