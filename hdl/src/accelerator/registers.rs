@@ -55,7 +55,13 @@ pub struct RegisterEntry {
     pub fields: &'static [Field],
 }
 
-const fn field(name: &'static str, low: usize, width: usize, doc: &'static str) -> Field {
+/// A field, for tables.
+pub(crate) const fn field(
+    name: &'static str,
+    low: usize,
+    width: usize,
+    doc: &'static str,
+) -> Field {
     Field {
         name,
         low,
@@ -64,9 +70,10 @@ const fn field(name: &'static str, low: usize, width: usize, doc: &'static str) 
     }
 }
 
+/// A module's table of registers, with the module `place` of their numbers.
 macro_rules! register_table {
     ($($name:ident $access:ident $doc:literal [$($fields:expr),* $(,)?];)*) => {
-        /// Places of the registers in [`REGISTERS`]; four times that is the byte address.
+        /// Places of the registers in [`REGISTERS`].
         pub mod place {
             #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
             enum Place { $($name),* }
@@ -75,7 +82,7 @@ macro_rules! register_table {
                 pub const $name: usize = Place::$name as usize;
             )*
         }
-        /// All registers, in the order of their addresses: the first at 0, each four bytes behind the one before it.
+        /// All registers by place.
         pub const REGISTERS: &[RegisterEntry] = &[$(RegisterEntry {
             name: stringify!($name),
             access: Access::$access,
@@ -84,6 +91,8 @@ macro_rules! register_table {
         }),*];
     };
 }
+
+pub(crate) use register_table;
 
 register_table! {
     ID ReadOnly "0x464D_4750, the letters FMGP" [];
@@ -325,19 +334,18 @@ pub fn c_header() -> String {
     text
 }
 
-/// The map as a page of documentation, in Markdown.
-#[must_use]
-pub fn markdown() -> String {
-    let mut text = String::from(
-        "# Registers of the accelerator\n\nAXI4-Lite, 32-bit data, 8-bit addresses. An address without a register, and a write to one that is only read, answers SLVERR and changes nothing. \
-Byte strobes are honoured. This page is generated from the table in `hdl::accelerator::registers`, like the decoder and `fgmp_registers.h` in the bundle.\n\n\
-| address | register | access | meaning |\n|---|---|---|---|\n",
-    );
-    for (place, register) in REGISTERS.iter().enumerate() {
+/// The lines of a table of registers and their fields, in Markdown: what a host calls the register, its name, access, meaning.
+pub(crate) fn markdown_rows(
+    registers: &[RegisterEntry],
+    called: impl Fn(usize) -> String,
+) -> String {
+    let mut text = String::new();
+    for (place, register) in registers.iter().enumerate() {
+        // Writing to a string can't fail.
         let _ = writeln!(
             text,
-            "| 0x{:02X} | `{}` | {} | {} |",
-            address(place),
+            "| {} | `{}` | {} | {} |",
+            called(place),
             register.name,
             register.access.name(),
             register.doc
@@ -351,6 +359,18 @@ Byte strobes are honoured. This page is generated from the table in `hdl::accele
             let _ = writeln!(text, "| | `{}` [{bits}] | | {} |", field.name, field.doc);
         }
     }
+    text
+}
+
+/// The map as a page of documentation, in Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# Registers of the accelerator\n\nAXI4-Lite, 32-bit data, 8-bit addresses. An address without a register, and a write to one that is only read, answers SLVERR and changes nothing. \
+Byte strobes are honoured. This page is generated from the table in `hdl::accelerator::registers`, like the decoder and `fgmp_registers.h` in the bundle.\n\n\
+| address | register | access | meaning |\n|---|---|---|---|\n",
+    );
+    text += &markdown_rows(REGISTERS, |place| format!("0x{:02X}", address(place)));
     text.push_str("\nCounters have 32 bits and wrap.\n\n## Error codes\n\n| `ERROR` | name | the job was refused because |\n|---|---|---|\n");
     for (error, doc) in JobError::ALL {
         let _ = writeln!(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::accelerator::registers::{Access, Field, RegisterEntry};
+use crate::accelerator::registers::{Access, RegisterEntry, field, markdown_rows, register_table};
 
 /// Between frames, before and behind each.
 pub const FLAG: u8 = 0x7E;
@@ -113,36 +113,6 @@ codes! {
         Refused = 0x05, "the body has a wrong length, or the results are larger than a reply: counted; memories may have changed", "none";
         Overrun = 0x06, "a frame came while two others waited: not executed; the sequence number means nothing", "none";
     }
-}
-
-const fn field(name: &'static str, low: usize, width: usize, doc: &'static str) -> Field {
-    Field {
-        name,
-        low,
-        width,
-        doc,
-    }
-}
-
-macro_rules! register_table {
-    ($($name:ident $access:ident $doc:literal [$($fields:expr),* $(,)?];)*) => {
-        /// Numbers of the registers in [`REGISTERS`].
-        pub mod place {
-            #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
-            enum Place { $($name),* }
-            $(
-                #[doc = $doc]
-                pub const $name: usize = Place::$name as usize;
-            )*
-        }
-        /// All registers by number.
-        pub const REGISTERS: &[RegisterEntry] = &[$(RegisterEntry {
-            name: stringify!($name),
-            access: Access::$access,
-            doc: $doc,
-            fields: &[$($fields),*],
-        }),*];
-    };
 }
 
 register_table! {
@@ -365,23 +335,7 @@ and neither a lost command nor a lost reply is executed twice or left out. The h
         );
     }
     text.push_str("\nOnly `Done` has a body.\n\n## Registers\n\n| number | register | access | meaning |\n|---|---|---|---|\n");
-    for (place, register) in REGISTERS.iter().enumerate() {
-        let _ = writeln!(
-            text,
-            "| {place} | `{}` | {} | {} |",
-            register.name,
-            register.access.name(),
-            register.doc
-        );
-        for field in register.fields {
-            let bits = if field.width == 1 {
-                field.low.to_string()
-            } else {
-                format!("{}:{}", field.low + field.width - 1, field.low)
-            };
-            let _ = writeln!(text, "| | `{}` [{bits}] | | {} |", field.name, field.doc);
-        }
-    }
+    text += &markdown_rows(REGISTERS, |place| place.to_string());
     text.push_str("\nRegisters have 32 bits. Counters count from reset and wrap; numbers without a register read 0, and writing them or a register that is only read changes nothing.\n");
     text
 }
