@@ -49,6 +49,11 @@ pub enum Step {
         /// The clock that was reached, MHz.
         mhz: f64,
     },
+    /// The wires found no way from this placing.
+    Unroutable {
+        /// The seed.
+        seed: u32,
+    },
     /// The bitstream is packed.
     Packing,
 }
@@ -58,8 +63,18 @@ pub enum Step {
 pub struct Attempt {
     /// Its seed.
     pub seed: u32,
-    /// The clock that it reached, MHz.
-    pub mhz: f64,
+    /// The clock that it reached, MHz; none if it couldn't be routed.
+    pub mhz: Option<f64>,
+}
+
+/// `seed 3: 11.20 MHz`.
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mhz {
+            Some(mhz) => write!(f, "seed {}: {mhz:.2} MHz", self.seed),
+            None => write!(f, "seed {}: not routed", self.seed),
+        }
+    }
 }
 
 /// A netlist mapped to a board's family, not yet placed.
@@ -128,7 +143,7 @@ pub enum FlowError {
     /// No placing was fast enough.
     #[error(
         "the clock of {board}, {needed:.2} MHz, is not met: {} ({})",
-        attempts.iter().map(|it| format!("seed {}: {:.2} MHz", it.seed, it.mhz)).collect::<Vec<_>>().join(", "),
+        attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         "more pipeline stages make it faster, a smaller array makes routing easier"
     )]
     TooSlow {
@@ -272,9 +287,20 @@ pub fn implement(
             &folder.join("netlist.json"),
             &netlist.on_board(board, needed, seed),
             &placed,
-        )?;
+        );
+        let routed = match routed {
+            Err(RouteError::Unroutable { .. }) => {
+                attempts.push(Attempt { seed, mhz: None });
+                step(Step::Unroutable { seed });
+                continue;
+            }
+            routed => routed?,
+        };
         let mhz = routed.mhz;
-        attempts.push(Attempt { seed, mhz });
+        attempts.push(Attempt {
+            seed,
+            mhz: Some(mhz),
+        });
         step(Step::Placed { seed, mhz });
         if mhz < needed {
             continue;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -171,6 +172,12 @@ pub enum RouteError {
         /// What there is too little of: cell, number needed, number there.
         needs: Vec<String>,
     },
+    /// The router goes round in circles: from this placing it finds no way for every wire. Another seed may do.
+    #[error("nextpnr could not route the design as it was placed (seed {seed}); try another seed")]
+    Unroutable {
+        /// The placer's seed.
+        seed: u32,
+    },
     /// Nextpnr refused the netlist.
     #[error("nextpnr could not place and route the netlist:\n{0}")]
     Nextpnr(String),
@@ -255,7 +262,13 @@ pub fn place_and_route(netlist: &Path, conditions: &Conditions) -> Result<Routed
         }
         Target::Ecp5 | Target::Generic => (),
     }
-    let mut routed = run(&nextpnr, folder.path(), &arguments, &device.to_string())?;
+    let mut routed = run(
+        &nextpnr,
+        folder.path(),
+        &arguments,
+        &device.to_string(),
+        conditions.seed,
+    )?;
     routed.seed = conditions.seed;
     if device.target == Target::Ice40 {
         routed.icetime_mhz = icetime(device.name, folder.path());
@@ -269,23 +282,43 @@ fn run(
     folder: &Path,
     arguments: &[String],
     device: &str,
+    seed: u32,
 ) -> Result<Routed, RouteError> {
-    let output = Command::new(nextpnr)
+    let mut child = Command::new(nextpnr)
         .current_dir(folder)
         .args(arguments)
         .args(["--json", "netlist.json", "--report", "report.json"])
         .arg("--timing-allow-fail")
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(|source| RouteError::File {
             path: nextpnr.to_owned(),
             source,
         })?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
+    let mut text = String::new();
+    let mut router = Router::default();
+    let lines = child.stderr.take().map(|it| BufReader::new(it).lines());
+    for line in lines.into_iter().flatten().map_while(Result::ok) {
+        if router.is_lost(&line) {
+            // It ended by itself just now, or it ends by this.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(RouteError::Unroutable { seed });
+        }
+        text += &line;
+        text.push('\n');
+    }
+    let status = child.wait().map_err(|source| RouteError::File {
+        path: nextpnr.to_owned(),
+        source,
+    })?;
+    if !status.success() {
         let needs = overfull(&text);
         return Err(if needs.is_empty() {
-            RouteError::Nextpnr(message(&text))
+            // Without a message of its own it was ended from outside, as by a lack of memory.
+            RouteError::Nextpnr(format!("{}\n({status})", message(&text)))
         } else {
             RouteError::TooLarge {
                 device: device.to_owned(),
@@ -296,6 +329,47 @@ fn run(
     let path = folder.join("report.json");
     let json = fs::read_to_string(&path).map_err(|source| RouteError::File { path, source })?;
     routed(&json, version(nextpnr))
+}
+
+/// What the routers tell of their progress. They never give up.
+#[derive(Default)]
+struct Router {
+    arcs: u64,
+}
+
+impl Router {
+    /// Times that the first router may take up each arc: designs that can be routed need one to three.
+    const ROUNDS: u64 = 10;
+    /// Rounds of the second router: designs that can be routed need ten to fifty.
+    const ITERATIONS: u64 = 300;
+
+    /// Whether a line says that it has been trying for far longer than routing takes where it succeeds.
+    fn is_lost(&mut self, line: &str) -> bool {
+        let Some(line) = line.strip_prefix("Info:").map(str::trim_start) else {
+            return false;
+        };
+        if let Some(rest) = line.strip_prefix("Routing ") {
+            // `Routing 20369 arcs.`
+            self.arcs = first_number(rest).unwrap_or(self.arcs);
+            false
+        } else if let Some(rest) = line.strip_prefix("iter=") {
+            // `iter=12 wires=68423 overused=11 overuse=11 archfail=NA`
+            first_number(rest).is_some_and(|it| it > Self::ITERATIONS)
+        } else if line.contains('|') {
+            // `748000 | 747020 979 | 1000 0 | 19402| 0.11 85.15|`
+            self.arcs > 0 && first_number(line).is_some_and(|it| it > self.arcs * Self::ROUNDS)
+        } else {
+            false
+        }
+    }
+}
+
+/// The number that a text begins with.
+fn first_number(text: &str) -> Option<u64> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    text[..end].parse().ok()
 }
 
 /// A netlist on a real board: device, pins and clock are as they are there.
@@ -406,7 +480,13 @@ pub fn place_on_board(
         .collect();
     arguments.extend(["--freq".to_owned(), board.mhz.to_string()]);
     arguments.extend(["--seed".to_owned(), board.seed.to_string()]);
-    let mut routed = run(&nextpnr, folder.path(), &arguments, board.device)?;
+    let mut routed = run(
+        &nextpnr,
+        folder.path(),
+        &arguments,
+        board.device,
+        board.seed,
+    )?;
     routed.seed = board.seed;
     if let Some(device) = board.icetime {
         routed.icetime_mhz = icetime(device, folder.path());
@@ -603,6 +683,32 @@ mod tests {
             Some(64.4)
         );
         assert_eq!(icetime_mhz("no such file"), None);
+    }
+
+    #[test]
+    fn routers_that_go_round_in_circles_are_noticed() {
+        let mut first = Router::default();
+        for line in [
+            "Info: Routing..",
+            "Info: Setting up routing queue.",
+            "Info: Routing 20369 arcs.",
+            "Info:            |   (re-)routed arcs  |   delta    | remaining|       time spent     |",
+            "Info:    IterCnt |  w/ripup   wo/ripup |  w/r  wo/r |      arcs| batch(sec) total(sec)|",
+            "Info:       1000 |      978         21 |  978    21 |     19402|       0.11       0.11|",
+            "Info:     203690 |   202711        979 | 1000     0 |     19402|       0.11      24.15|",
+        ] {
+            assert!(!first.is_lost(line), "{line}");
+        }
+        assert!(first.is_lost(
+            "Info:     204000 |   203020        979 | 1000     0 |     19402|       0.11      24.20|"
+        ));
+        let mut second = Router::default();
+        assert!(
+            !second.is_lost("Info:     iter=1 wires=68423 overused=9000 overuse=9001 archfail=NA")
+        );
+        assert!(
+            second.is_lost("Info:     iter=301 wires=68423 overused=11 overuse=11 archfail=NA")
+        );
     }
 
     #[test]

@@ -192,6 +192,9 @@ fn attempt(board: &Board, text: &str, effort: Effort, output: &Output) -> Result
             "seed {seed}: {mhz:.2} MHz, needed {:.2}",
             f64::from(board.system_hz()) / 1e6
         )),
+        Step::Unroutable { seed } => note(&format!(
+            "seed {seed}: the wires find no way from this placing"
+        )),
         Step::Packing => note("the bitstream is packed"),
     };
     step(Step::Synthesis);
