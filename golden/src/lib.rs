@@ -17,6 +17,7 @@ pub mod quantizer;
 pub mod requantize;
 mod scheme;
 mod simd;
+pub mod speed;
 #[cfg(feature = "strategies")]
 pub mod strategies;
 pub mod tensors;
