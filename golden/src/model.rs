@@ -9,6 +9,7 @@ mod compensation;
 mod forward;
 mod full;
 mod quantized;
+mod rows;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ pub use compensation::Compensation;
 pub use forward::{KvCache, Tally, Trunk, forward};
 pub use full::Model;
 pub use quantized::{QuantizedModel, QuantizedModelError};
+pub(crate) use rows::{GroupRow, embed_row, run_group};
 
 use crate::tensors::FileError;
 
@@ -284,6 +286,37 @@ pub trait LanguageModel: Sync {
     ///
     /// `x` holds rows of [`Config::input_width`] elements.
     fn project(&self, site: Site, x: &[f32], tally: &mut Tally) -> Vec<Vec<f32>>;
+
+    /// The same for rows of several repetitions, which share the weights: `repetitions` names each row's.
+    ///
+    /// A row's products have the bits that [`LanguageModel::project`] gives it. Models that can fetch their weights once for all rows do so; by default each repetition is by itself.
+    fn project_rows(
+        &self,
+        layer: usize,
+        input: Input,
+        repetitions: &[usize],
+        x: &[f32],
+        tally: &mut Tally,
+    ) -> Vec<Vec<f32>> {
+        let width = self.trunk().config().input_width(input);
+        let mut products = vec![Vec::new(); input.matrices().len()];
+        let mut rest = x;
+        for alike in repetitions.chunk_by(|a, b| a == b) {
+            let Some((rows, others)) = rest.split_at_checked(alike.len() * width) else {
+                break;
+            };
+            rest = others;
+            let site = Site {
+                repetition: alike[0],
+                layer,
+                input,
+            };
+            for (all, some) in products.iter_mut().zip(self.project(site, rows, tally)) {
+                all.extend(some);
+            }
+        }
+        products
+    }
 }
 
 /// Detects the configuration from the shapes of a model's tensors, and checks each of them.

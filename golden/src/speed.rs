@@ -7,14 +7,21 @@
 //! * [`Pipeline`] is the state machine of one sequence, twin of `hdl::speed`. It knows no model.
 //! * [`Decoder`] is a model that runs rows of several repetitions in one pass; [`decode`] drives any of them, one or several sequences at a time.
 //! * [`ModelDecoder`] is the language models'.
+//! * [`HashDecoder`] is a decoder in which every wrong read shows.
 //! * [`sequential`] decodes token by token: what all else is compared with.
 
+mod choice;
 mod decode;
+mod hash;
+mod model;
 mod pipeline;
 
+pub use choice::Choice;
 pub use decode::{
     Counters, DecodeError, Decoder, Passage, Row, Run, Start, decode, passes_from_exits, sequential,
 };
+pub use hash::{Dead, HashDecoder, HashError};
+pub use model::ModelDecoder;
 pub use pipeline::{Entry, Limits, LimitsError, Pipeline, Resolution};
 
 /// Most repetitions that a pipeline has stages for.

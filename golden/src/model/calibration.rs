@@ -67,9 +67,58 @@ pub struct Calibration {
     scores: Vec<Vec<f64>>,
     /// Rows of weights that a block of each site meets.
     uses: Vec<u64>,
+    /// Sites of one repetition if all repetitions are to be quantized alike, else all sites.
+    distinct: usize,
 }
 
 impl Calibration {
+    /// As [`Calibration::run`], with one range, one set of sensitivities and one threshold for all repetitions of an input.
+    ///
+    /// Rows of several repetitions can then be quantized as one, and share a product: what speculative pipelined decoding needs of hardware whose jobs have one quantizer.
+    /// The range is the largest of the repetitions', the squared gradients are their means.
+    ///
+    /// # Errors
+    /// As [`Calibration::run`].
+    pub fn run_alike(
+        model: &dyn LanguageModel,
+        tokens: &[u32],
+        windows: CalibrationWindows,
+        sensitivity: Option<&[Vec<f32>]>,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Self, ModelError> {
+        let config = *model.trunk().config();
+        let distinct = config.sites() / config.repetitions;
+        let alike =
+            |index: usize| (0..config.repetitions).map(move |r| r * distinct + index % distinct);
+        // Checks what was given before it is indexed.
+        channel_sensitivities(&config, sensitivity)?;
+        let means: Option<Vec<Vec<f32>>> = sensitivity.map(|given| {
+            (0..config.sites())
+                .map(|site| {
+                    let mean = |channel: usize| {
+                        let sum: f64 = alike(site).map(|s| f64::from(given[s][channel])).sum();
+                        (sum / config.repetitions as f64) as f32
+                    };
+                    (0..given[site].len()).map(mean).collect()
+                })
+                .collect()
+        });
+        let mut calibration = Self::ranges(
+            model,
+            tokens,
+            windows,
+            means.as_deref(),
+            |maxima| {
+                (0..config.sites())
+                    .map(|site| alike(site).map(|s| maxima[s]).fold(0.0, f32::max))
+                    .collect()
+            },
+            progress,
+        )?;
+        calibration.distinct = distinct;
+        Ok(calibration)
+    }
+
     /// Runs the windows for the ranges, and some of them once more for the scores.
     ///
     /// S_a = max|x| / 448 of each site, x rounded to BF16. `sensitivity` holds one squared gradient a
@@ -84,6 +133,25 @@ impl Calibration {
         tokens: &[u32],
         windows: CalibrationWindows,
         sensitivity: Option<&[Vec<f32>]>,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Self, ModelError> {
+        Self::ranges(
+            model,
+            tokens,
+            windows,
+            sensitivity,
+            |maxima| maxima,
+            progress,
+        )
+    }
+
+    /// `adjust` sees the largest magnitude of each site before scales are made of them.
+    fn ranges(
+        model: &dyn LanguageModel,
+        tokens: &[u32],
+        windows: CalibrationWindows,
+        sensitivity: Option<&[Vec<f32>]>,
+        adjust: impl FnOnce(Vec<f32>) -> Vec<f32>,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Self, ModelError> {
         let config = *model.trunk().config();
@@ -107,9 +175,7 @@ impl Calibration {
             },
             step,
         )?;
-        let scales = maxima
-            .into_inner()
-            .unwrap_or_default()
+        let scales = adjust(maxima.into_inner().unwrap_or_default())
             .into_iter()
             .zip(config.all_sites())
             .map(|(amax, site)| {
@@ -122,6 +188,7 @@ impl Calibration {
             sensitivity,
             scores: Vec::new(),
             uses: uses(&config),
+            distinct: config.sites(),
         };
         calibration.scores = calibration.score(model, &scored, step)?;
         Ok(calibration)
@@ -143,6 +210,7 @@ impl Calibration {
             sensitivity: channel_sensitivities(model.trunk().config(), sensitivity)?,
             scores: Vec::new(),
             uses: self.uses.clone(),
+            distinct: self.distinct,
         };
         let scored = take_windows(tokens, windows.window, windows.scores)?;
         calibration.scores = calibration.score(model, &scored, || ())?;
@@ -208,7 +276,16 @@ impl Calibration {
         }
         let thresholds = match policy {
             GlobalPolicy::Share(share, selection) => {
-                thresholds(share, selection, self.scores.clone(), Some(&self.uses))
+                let mut scores = self.scores.clone();
+                for later in scores.split_off(self.distinct).chunks_mut(self.distinct) {
+                    scores
+                        .iter_mut()
+                        .zip(later)
+                        .for_each(|(all, some)| all.append(some));
+                }
+                let found = thresholds(share, selection, scores, Some(&self.uses[..self.distinct]));
+                let sites = self.scales.len();
+                found.into_iter().cycle().take(sites).collect()
             }
             GlobalPolicy::Fp8 | GlobalPolicy::Fp4 => vec![0.0; self.scales.len()],
         };
@@ -245,7 +322,7 @@ impl Calibration {
                 let codes = (0..sensitivity.codes.len())
                     .map(|channel| {
                         // Sites count on from the weights' tensors, far from them.
-                        let owner = (1 << 32) + site;
+                        let owner = (1 << 32) + site % self.distinct;
                         if Selection::random_score(seed, owner, channel / BLOCK) < share.get() {
                             Ue4m3::ONE
                         } else {

@@ -148,9 +148,9 @@ impl Trunk {
 /// Keys and values of the tokens seen so far, for each repetition and layer.
 #[derive(Clone, Debug, Default)]
 pub struct KvCache {
-    length: usize,
+    pub(super) length: usize,
     /// (keys, values) in the order of execution, rows of `kv_heads · head_width`.
-    layers: Vec<(Vec<f32>, Vec<f32>)>,
+    pub(super) layers: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
 impl KvCache {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, ConfigHints, LanguageModel, Matrix, ModelError, Site, Tally, Trunk};
+use super::{Config, ConfigHints, Input, LanguageModel, Matrix, ModelError, Site, Tally, Trunk};
 use crate::gemm::{View, multiply_transposed};
 use crate::tensors::TensorFile;
 
@@ -93,13 +93,24 @@ impl LanguageModel for Model {
         &self.trunk
     }
 
-    fn project(&self, site: Site, x: &[f32], _: &mut Tally) -> Vec<Vec<f32>> {
-        let width = self.config().input_width(site.input);
+    fn project(&self, site: Site, x: &[f32], tally: &mut Tally) -> Vec<Vec<f32>> {
+        self.project_rows(site.layer, site.input, &[], x, tally)
+    }
+
+    fn project_rows(
+        &self,
+        layer: usize,
+        input: Input,
+        _: &[usize],
+        x: &[f32],
+        _: &mut Tally,
+    ) -> Vec<Vec<f32>> {
+        let width = self.config().input_width(input);
         let x = View::dense(x, width);
-        site.input
+        input
             .matrices()
             .iter()
-            .filter_map(|&matrix| self.matrix(site.layer, matrix))
+            .filter_map(|&matrix| self.matrix(layer, matrix))
             .map(|weights| {
                 let outputs = weights.len() / width;
                 let mut y = vec![0.0; x.rows() * outputs];

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::GlobalPolicy;
 use super::{
-    Calibration, Config, ConfigHints, LanguageModel, Matrix, Model, ModelError, Site, Tally, Trunk,
+    Calibration, Config, ConfigHints, Input, LanguageModel, Matrix, Model, ModelError, Site, Tally,
+    Trunk,
 };
 use crate::format::{BLOCK, E4M3, exp2};
 use crate::gemm::{View, multiply_transposed};
@@ -398,42 +399,87 @@ impl LanguageModel for QuantizedModel {
     }
 
     fn project(&self, site: Site, x: &[f32], tally: &mut Tally) -> Vec<Vec<f32>> {
-        let index = site.index(self.config());
-        let (Some(quantizer), Some(scales)) =
-            (self.quantizers.get(index), self.output_scales.get(index))
+        let rows = self
+            .quantizer(site)
+            .map_or(0, |quantizer| x.len() / quantizer.channels());
+        self.project_rows(
+            site.layer,
+            site.input,
+            &vec![site.repetition; rows],
+            x,
+            tally,
+        )
+    }
+
+    fn project_rows(
+        &self,
+        layer: usize,
+        input: Input,
+        repetitions: &[usize],
+        x: &[f32],
+        tally: &mut Tally,
+    ) -> Vec<Vec<f32>> {
+        let channels = self.config().input_width(input);
+        let padded = channels.next_multiple_of(BLOCK);
+        let site = |repetition| Site {
+            repetition,
+            layer,
+            input,
+        };
+        // What a row is quantized and scaled with.
+        let Some(parameters) = repetitions
+            .iter()
+            .map(|&repetition| {
+                let index = site(repetition).index(self.config());
+                Some((
+                    index,
+                    self.quantizers.get(index)?,
+                    self.output_scales.get(index)?,
+                ))
+            })
+            .collect::<Option<Vec<_>>>()
         else {
             return Vec::new();
         };
-        let (channels, padded) = (quantizer.channels(), quantizer.padded());
-        let rows = x.len() / channels;
-        let mut values = vec![0f64; rows * padded];
-        let fp8_blocks = x
-            .chunks_exact(channels)
+        let mut values = vec![0f64; repetitions.len() * padded];
+        for (((index, quantizer, _), row), values) in parameters
+            .iter()
+            .zip(x.chunks_exact(channels))
             .zip(values.chunks_exact_mut(padded))
-            .map(|(row, values)| quantizer.quantize_row(row, values))
-            .sum();
-        tally.count(index, rows * padded / BLOCK, fp8_blocks);
-
-        let linears = site
-            .input
+        {
+            let fp8_blocks = quantizer.quantize_row(row, values);
+            tally.count(*index, padded / BLOCK, fp8_blocks);
+        }
+        input
             .matrices()
             .iter()
-            .map(|&matrix| &self.linears[site.layer][matrix as usize]);
-        linears
-            .zip(scales)
-            .map(|(linear, &scale)| {
+            .enumerate()
+            .map(|(place, &matrix)| {
+                let linear = &self.linears[layer][matrix as usize];
                 let outputs = linear.packed.rows();
+                let scale = |row: usize| parameters[row].2[place];
                 if !linear.f64_is_exact {
-                    return self.project_integer(site, linear, x, scale);
+                    return x
+                        .chunks_exact(channels)
+                        .enumerate()
+                        .flat_map(|(row, x)| {
+                            self.project_integer(site(repetitions[row]), linear, x, scale(row))
+                        })
+                        .collect();
                 }
-                let mut sums = vec![0f64; rows * outputs];
+                let mut sums = vec![0f64; repetitions.len() * outputs];
                 multiply_transposed(
                     View::dense(&values, padded),
                     View::dense(&linear.values, padded),
                     &mut sums,
                     outputs,
                 );
-                sums.iter().map(|&sum| requantize_sum(sum, scale)).collect()
+                sums.chunks_exact(outputs)
+                    .enumerate()
+                    .flat_map(|(row, sums)| {
+                        sums.iter().map(move |&sum| requantize_sum(sum, scale(row)))
+                    })
+                    .collect()
             })
             .collect()
     }
