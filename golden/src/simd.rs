@@ -12,4 +12,5 @@ pub(crate) mod activations;
 pub(crate) mod block;
 pub(crate) mod clip;
 pub(crate) mod decode;
+pub(crate) mod few;
 pub(crate) mod weights;

@@ -8,12 +8,14 @@
 //! * [`Decoder`] is a model that runs rows of several repetitions in one pass; [`decode`] drives any of them, one or several sequences at a time.
 //! * [`ModelDecoder`] is the language models'.
 //! * [`HashDecoder`] is a decoder in which every wrong read shows.
+//! * [`ModelDecoder::early_exit`] and [`draft`] are other ways to take fewer passes.
 //! * [`sequential`] decodes token by token: what all else is compared with.
 
 mod choice;
 mod decode;
 mod hash;
 mod model;
+mod peers;
 mod pipeline;
 
 pub use choice::Choice;
@@ -22,6 +24,7 @@ pub use decode::{
 };
 pub use hash::{Dead, HashDecoder, HashError};
 pub use model::ModelDecoder;
+pub use peers::{Drafted, EarlyExits, draft};
 pub use pipeline::{Entry, Limits, LimitsError, Pipeline, Resolution};
 
 /// Most repetitions that a pipeline has stages for.

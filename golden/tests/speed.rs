@@ -15,7 +15,7 @@ use golden::model::{
 use golden::quantizer::WeightOptions;
 use golden::speed::{
     Choice, Dead, Decoder, HashDecoder, Limits, LimitsError, ModelDecoder, Pipeline, Row, Start,
-    decode, passes_from_exits, sequential,
+    decode, draft, passes_from_exits, sequential,
 };
 use golden::tensors::read_tokens;
 use golden::{Scheme, Share};
@@ -397,6 +397,70 @@ fn quantized_rows_of_several_repetitions_share_a_product() {
     let prompts = prompts(2, 16);
     compare(&own, Choice::Greedy, &prompts[..1], 12, 3);
     compare(&alike, Choice::Greedy, &prompts, 8, 3);
+}
+
+#[test]
+fn drafts_of_another_model_give_the_same_text() {
+    let model = shared(3);
+    let base = Model::open(&models("base-4.safetensors"), ConfigHints::default()).unwrap();
+    for (choice, ahead) in [
+        (Choice::Greedy, 1),
+        (Choice::Greedy, 3),
+        (
+            Choice::Sampled {
+                temperature: 0.7,
+                seed: 2,
+            },
+            4,
+        ),
+        (Choice::Greedy, 0),
+    ] {
+        for prompt in &prompts(2, 24) {
+            let tokens = 21;
+            let mut plain = ModelDecoder::new(&model, choice);
+            let start = plain.add(prompt, tokens).unwrap();
+            let expected = sequential(&mut plain, &[start], Some(0), 1).unwrap();
+            let mut target = ModelDecoder::new(&model, choice);
+            let mut drafting = ModelDecoder::new(&base, choice);
+            let starts = [&mut target, &mut drafting].map(|d| d.add(prompt, tokens).unwrap());
+            let run = draft(&mut target, &mut drafting, 0, starts, Some(0), ahead).unwrap();
+            assert_eq!(run.tokens, expected.tokens[0], "{choice:?}, {ahead} ahead");
+            assert_eq!(run.target.committed as usize, run.tokens.len());
+            if ahead > 0 {
+                assert!(run.accepted > 0 && run.accepted < run.proposed);
+                assert!(run.target.passes < expected.counters.passes);
+            }
+        }
+    }
+}
+
+#[test]
+fn early_exits_save_passes_and_none_changes_nothing() {
+    let model = shared(3);
+    let prompt = &prompts(1, 24)[0];
+    let run = |confidence, given: Option<&[u32]>| {
+        let mut decoder = ModelDecoder::new(&model, Choice::Greedy);
+        let start = decoder.add(prompt, 30).unwrap();
+        decoder
+            .early_exit(0, start, Some(0), confidence, given)
+            .unwrap()
+    };
+    let mut plain = ModelDecoder::new(&model, Choice::Greedy);
+    let start = plain.add(prompt, 30).unwrap();
+    let expected = sequential(&mut plain, &[start], Some(0), 1).unwrap();
+    let never = run(1.0, None);
+    assert_eq!(never.tokens, expected.tokens[0]);
+    assert_eq!(never.counters.passes, expected.counters.passes);
+    let some = run(0.5, None);
+    assert!(some.counters.passes < never.counters.passes);
+    assert!(some.exits.iter().all(|&exits| exits > 0));
+    let always = run(-1.0, None);
+    assert_eq!(always.counters.passes as usize, always.tokens.len());
+    // Following the text that it gave, the model that never exits early is sure of it.
+    let sure = run(1.0, Some(&never.tokens)).negative_log_likelihood;
+    let unsure = run(-1.0, Some(&never.tokens)).negative_log_likelihood;
+    assert!(sure < unsure, "{sure} {unsure}");
+    assert_eq!(run(1.0, Some(&never.tokens)).tokens, never.tokens);
 }
 
 #[test]

@@ -327,6 +327,12 @@ impl Between<'_> {
 
     /// [`Input::AttentionOutput`] of queries, keys and values; the latter two join those of the tokens before.
     pub(super) fn mix(&self, qkv: Vec<Vec<f32>>, kv: &mut (Vec<f32>, Vec<f32>)) -> Vec<f32> {
+        let query = self.remember(qkv, kv);
+        attention(&self.trunk.config, &query, &kv.0, &kv.1, self.past)
+    }
+
+    /// Keys and values join those of the tokens before; the rotated queries are left.
+    pub(super) fn remember(&self, qkv: Vec<Vec<f32>>, kv: &mut (Vec<f32>, Vec<f32>)) -> Vec<f32> {
         let mut qkv = qkv.into_iter();
         let mut query = qkv.next().unwrap_or_default();
         let mut key = qkv.next().unwrap_or_default();
@@ -334,7 +340,7 @@ impl Between<'_> {
         self.rotation.apply(&mut key);
         kv.0.extend(key);
         kv.1.extend(qkv.next().unwrap_or_default());
-        attention(&self.trunk.config, &query, &kv.0, &kv.1, self.past)
+        query
     }
 
     /// [`Input::Mlp`] of the residual stream.

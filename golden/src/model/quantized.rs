@@ -22,6 +22,7 @@ use crate::quantizer::{
 };
 use crate::requantize::{OutputScale, ScaleError};
 use crate::scheme::Scheme;
+use crate::simd::few;
 use crate::tensors::FileError;
 
 /// Why a model can't be quantized, stored or read back.
@@ -46,12 +47,15 @@ pub enum QuantizedModelError {
     },
 }
 
+/// Rows up to which [`few::multiply`] is faster than a matrix multiplication.
+const FEW_ROWS: usize = 16;
+
 /// A matrix, packed, and decoded for the FP64 product.
 #[derive(Clone, Debug)]
 struct Linear {
     packed: PackedTensor,
-    /// Values without the tensor's scale, rows padded to whole blocks.
-    values: Vec<f64>,
+    /// Values without the tensor's scale, rows padded to whole blocks. FP32 holds them exactly: six bits of significand.
+    values: Vec<f32>,
     /// Whether FP64 holds every partial sum with any activations. Those are at most 448: z is, and the largest
     /// scale of an FP4 block is then RNE(448 / 6) = 72, six times which is less.
     f64_is_exact: bool,
@@ -59,8 +63,13 @@ struct Linear {
 
 impl Linear {
     fn new(packed: PackedTensor) -> Self {
-        let values = packed.unscaled_values_f64();
-        let largest = values.iter().fold(0f64, |largest, v| largest.max(v.abs()));
+        let values: Vec<f32> = packed
+            .unscaled_values_f64()
+            .into_iter()
+            .map(|value| value as f32)
+            .collect();
+        let largest = values.iter().fold(0f32, |largest, v| largest.max(v.abs()));
+        let largest = f64::from(largest);
         let k = (packed.row_blocks() * BLOCK) as f64;
         let f64_is_exact = k * largest * E4M3.max <= exp2(53 + ACC_UNIT_EXPONENT);
         Self {
@@ -468,12 +477,17 @@ impl LanguageModel for QuantizedModel {
                         .collect();
                 }
                 let mut sums = vec![0f64; repetitions.len() * outputs];
-                multiply_transposed(
-                    View::dense(&values, padded),
-                    View::dense(&linear.values, padded),
-                    &mut sums,
-                    outputs,
-                );
+                if repetitions.len() <= FEW_ROWS {
+                    few::multiply(&values, &linear.values, padded, &mut sums);
+                } else {
+                    let weights: Vec<f64> = linear.values.iter().copied().map(f64::from).collect();
+                    multiply_transposed(
+                        View::dense(&values, padded),
+                        View::dense(&weights, padded),
+                        &mut sums,
+                        outputs,
+                    );
+                }
                 sums.chunks_exact(outputs)
                     .enumerate()
                     .flat_map(|(row, sums)| {

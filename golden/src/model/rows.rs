@@ -22,19 +22,23 @@ pub(crate) fn embed_row(model: &dyn LanguageModel, token: u32) -> Result<Vec<f32
 /// Runs the group once on rows of the residual stream `x`, in place.
 ///
 /// Each row writes its keys and values at its position in the caches of its sequence and repetition, and sees those up to there, whatever lies behind. Its result has the bits that
-/// [`forward`](super::forward) gives the same token by itself.
+/// [`forward`](super::forward) gives the same token by itself. Several rows of one sequence and repetition come in the order of their positions.
+///
+/// `fills` are rows that stopped before this repetition and leave no more than keys and values in it, made of the residual stream that they stopped with: `stopped`.
 pub(crate) fn run_group(
     model: &dyn LanguageModel,
     rows: &[GroupRow],
+    fills: &[GroupRow],
     caches: &mut [KvCache],
     x: &mut [f32],
+    stopped: &[f32],
     tally: &mut Tally,
 ) {
     let trunk = model.trunk();
     let config = *trunk.config();
-    let repetitions: Vec<usize> = rows.iter().map(|row| row.repetition).collect();
-    let rotations: Vec<Rotation> = rows
-        .iter()
+    let both = || rows.iter().chain(fills);
+    let repetitions: Vec<usize> = both().map(|row| row.repetition).collect();
+    let rotations: Vec<Rotation> = both()
         .map(|row| Rotation::new(&config, row.position, 1))
         .collect();
     for layer in 0..config.layers {
@@ -49,29 +53,38 @@ pub(crate) fn run_group(
             return;
         };
         let whole = between(first, 0);
-        let mut project =
-            |input, x: &[f32]| model.project_rows(layer, input, &repetitions, x, tally);
-        let qkv = project(Input::Attention, &whole.attention_input(x));
+        let mut project = |input, x: &[f32], count: usize| {
+            model.project_rows(layer, input, &repetitions[..count], x, tally)
+        };
+        let mut input = whole.attention_input(x);
+        input.extend(whole.attention_input(stopped));
+        let all = repetitions.len();
+        let qkv = project(Input::Attention, &input, all);
         let mut mixed = Vec::with_capacity(rows.len() * config.heads * config.head_width);
-        for (index, (row, rotation)) in rows.iter().zip(&rotations).enumerate() {
+        for (index, (row, rotation)) in both().zip(&rotations).enumerate() {
             let Some(cache) = caches.get_mut(row.sequence) else {
                 continue;
             };
             let own: Vec<Vec<f32>> = qkv
                 .iter()
-                .map(|all| {
-                    let width = all.len() / rows.len();
-                    all[index * width..(index + 1) * width].to_vec()
+                .map(|products| {
+                    let width = products.len() / all;
+                    products[index * width..(index + 1) * width].to_vec()
                 })
                 .collect();
             let kv = cache.at(&config, row.repetition, layer, row.position);
-            mixed.extend(between(rotation, row.position).mix(own, kv));
+            let between = between(rotation, row.position);
+            if index < rows.len() {
+                mixed.extend(between.mix(own, kv));
+            } else {
+                between.remember(own, kv);
+            }
         }
-        for output in project(Input::AttentionOutput, &mixed) {
+        for output in project(Input::AttentionOutput, &mixed, rows.len()) {
             add(x, &output);
         }
-        let gate_up = project(Input::Mlp, &whole.mlp_input(x));
-        for output in project(Input::MlpDown, &gated(gate_up)) {
+        let gate_up = project(Input::Mlp, &whole.mlp_input(x), rows.len());
+        for output in project(Input::MlpDown, &gated(gate_up), rows.len()) {
             add(x, &output);
         }
     }

@@ -58,6 +58,8 @@ pub trait Decoder {
 pub struct Counters {
     /// Runs of the group of layers: fetches of its weights.
     pub passes: u64,
+    /// Of them with so many rows; index 0 is none.
+    pub passes_by_rows: Vec<u64>,
     /// Rows in them.
     pub rows: u64,
     /// Rows that there was room for and no token.
@@ -75,15 +77,19 @@ pub struct Counters {
 }
 
 impl Counters {
-    fn new(repetitions: usize) -> Self {
+    pub(super) fn new(repetitions: usize) -> Self {
         Self {
             flips: vec![0; repetitions],
             ..Self::default()
         }
     }
 
-    fn pass(&mut self, rows: &[Row], slots: usize) {
+    pub(super) fn pass(&mut self, rows: &[Row], slots: usize) {
         self.passes += 1;
+        if self.passes_by_rows.len() <= rows.len() {
+            self.passes_by_rows.resize(rows.len() + 1, 0);
+        }
+        self.passes_by_rows[rows.len()] += 1;
         self.rows += rows.len() as u64;
         self.bubbles += slots.saturating_sub(rows.len()) as u64;
         self.positions_written += rows.len() as u64;
@@ -107,11 +113,14 @@ impl Counters {
         self.committed += other.committed;
         self.positions_written += other.positions_written;
         self.positions_read += other.positions_read;
-        if self.flips.len() < other.flips.len() {
-            self.flips.resize(other.flips.len(), 0);
-        }
-        for (sum, flips) in self.flips.iter_mut().zip(&other.flips) {
-            *sum += flips;
+        for (sums, terms) in [
+            (&mut self.flips, &other.flips),
+            (&mut self.passes_by_rows, &other.passes_by_rows),
+        ] {
+            sums.resize(sums.len().max(terms.len()), 0);
+            for (sum, term) in sums.iter_mut().zip(terms) {
+                *sum += term;
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Language models as decoders.
 
-use super::{Choice, Decoder, Row, Start};
+use super::{Choice, Counters, Decoder, Row, Start};
 use crate::model::{
     Config, GroupRow, KvCache, LanguageModel, ModelError, Tally, embed_row, forward, run_group,
 };
@@ -8,7 +8,7 @@ use crate::model::{
 /// A language model that decodes several sequences.
 pub struct ModelDecoder<'a> {
     model: &'a dyn LanguageModel,
-    choice: Choice,
+    pub(super) choice: Choice,
     tally: Tally,
     caches: Vec<KvCache>,
     /// By sequence and repetition: what the next row of that repetition begins with. Rows of repetition 0 begin with an embedding.
@@ -27,7 +27,7 @@ impl<'a> ModelDecoder<'a> {
         }
     }
 
-    fn config(&self) -> &Config {
+    pub(super) fn config(&self) -> &Config {
         self.model.trunk().config()
     }
 
@@ -71,8 +71,63 @@ impl<'a> ModelDecoder<'a> {
         &self.tally
     }
 
-    /// Runs rows through the group and gives the residual stream behind it, a row of `hidden` elements each.
-    fn run(&mut self, rows: &[Row]) -> Result<Vec<f32>, ModelError> {
+    /// A row's logits from the residual stream.
+    pub(super) fn logits(&self, x: &[f32]) -> Vec<f32> {
+        self.model.trunk().logits(x)
+    }
+
+    /// Runs rows of one sequence through all repetitions, from position `first` on, and gives the class of each.
+    pub(super) fn verify(
+        &mut self,
+        sequence: usize,
+        first: usize,
+        tokens: &[u32],
+        counters: &mut Counters,
+    ) -> Result<Vec<u32>, ModelError> {
+        let config = *self.config();
+        let mut x = Vec::with_capacity(tokens.len() * config.hidden);
+        for &token in tokens {
+            x.extend(embed_row(self.model, token)?);
+        }
+        for repetition in 0..config.repetitions {
+            let rows: Vec<Row> = tokens
+                .iter()
+                .zip(first..)
+                .map(|(&token, position)| Row {
+                    sequence,
+                    repetition,
+                    position,
+                    token,
+                    classify: repetition + 1 == config.repetitions,
+                })
+                .collect();
+            counters.pass(&rows, rows.len());
+            let caches = &mut self.caches;
+            run_group(
+                self.model,
+                &group(&rows),
+                &[],
+                caches,
+                &mut x,
+                &[],
+                &mut self.tally,
+            );
+        }
+        let logits = self.logits(&x);
+        Ok(logits
+            .chunks_exact(config.vocabulary)
+            .zip(first..)
+            .map(|(logits, position)| self.choice.token(logits, sequence, position + 1))
+            .collect())
+    }
+
+    /// Runs rows through the group and gives the residual stream behind it, a row of `hidden` elements each. `fills` are rows that stopped before, with `stopped`.
+    pub(super) fn run(
+        &mut self,
+        rows: &[Row],
+        fills: &[Row],
+        stopped: &[f32],
+    ) -> Result<Vec<f32>, ModelError> {
         let hidden = self.config().hidden;
         let mut x = Vec::with_capacity(rows.len() * hidden);
         for row in rows {
@@ -93,19 +148,13 @@ impl<'a> ModelDecoder<'a> {
                 x.extend_from_slice(stream);
             }
         }
-        let group: Vec<GroupRow> = rows
-            .iter()
-            .map(|row| GroupRow {
-                sequence: row.sequence,
-                repetition: row.repetition,
-                position: row.position,
-            })
-            .collect();
         run_group(
             self.model,
-            &group,
+            &group(rows),
+            &group(fills),
             &mut self.caches,
             &mut x,
+            stopped,
             &mut self.tally,
         );
         for (row, x) in rows.iter().zip(x.chunks_exact(hidden)) {
@@ -122,6 +171,16 @@ impl<'a> ModelDecoder<'a> {
     }
 }
 
+fn group(rows: &[Row]) -> Vec<GroupRow> {
+    rows.iter()
+        .map(|row| GroupRow {
+            sequence: row.sequence,
+            repetition: row.repetition,
+            position: row.position,
+        })
+        .collect()
+}
+
 impl Decoder for ModelDecoder<'_> {
     type Error = ModelError;
 
@@ -130,7 +189,7 @@ impl Decoder for ModelDecoder<'_> {
     }
 
     fn pass(&mut self, rows: &[Row]) -> Result<Vec<Option<u32>>, ModelError> {
-        let x = self.run(rows)?;
+        let x = self.run(rows, &[], &[])?;
         let config = *self.config();
         let asking: Vec<f32> = rows
             .iter()
@@ -139,7 +198,7 @@ impl Decoder for ModelDecoder<'_> {
             .flat_map(|(_, x)| x)
             .copied()
             .collect();
-        let logits = self.model.trunk().logits(&asking);
+        let logits = self.logits(&asking);
         let mut logits = logits.chunks_exact(config.vocabulary);
         Ok(rows
             .iter()
