@@ -79,6 +79,11 @@ pub enum Command {
     /// Open FPGA boards
     #[command(after_help = "Example: fgmp board list")]
     Board(Board),
+    /// Speculative pipelined decoding of a model whose layers are run several times: text, passes, and its peers
+    #[command(
+        after_help = "Example: fgmp speed --prompt \"Return a list of\" --diagram pipeline.svg\n         fgmp speed --bench"
+    )]
+    Speed(Speed),
     /// Mean squared loss gradients of weights and of activations by channel
     #[command(
         after_help = "Example: fgmp fisher model.gguf --tokens text.txt --windows 160 -o fisher.safetensors\n\n\
@@ -487,6 +492,77 @@ pub enum TopName {
 }
 
 /// What runs the hardware.
+/// Arithmetic of a model's linear layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arithmetic {
+    /// FP32 on the weights as the file holds them
+    Fp32,
+    /// The hardware's: FP4 and FP8 blocks, exact sums
+    Fgmp,
+}
+
+#[derive(Debug, Args)]
+pub struct Speed {
+    /// Model, packed or not (default: shared-4x3, embedded)
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// What the text begins with
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "Return a list of",
+        conflicts_with = "bench"
+    )]
+    pub prompt: String,
+    /// Tokens to decode, of each prompt (default: 64)
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub tokens: usize,
+    /// Arithmetic of the linear layers; with --bench both
+    #[arg(long, value_enum, default_value_t = Arithmetic::Fgmp)]
+    pub arithmetic: Arithmetic,
+    /// Draw tokens at this temperature, by --seed (default: take the likeliest)
+    #[arg(long, value_name = "T", value_parser = temperature)]
+    pub temperature: Option<f32>,
+    /// Draw the pipeline to FILE (.svg)
+    #[arg(long, value_name = "FILE", conflicts_with = "bench")]
+    pub diagram: Option<PathBuf>,
+    /// Compare with decoding token by token, early exits, drafts of another model, and that model alone
+    #[arg(long)]
+    pub bench: bool,
+    /// With --bench: prompts, taken from the stream `test`
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "bench", value_parser = positive)]
+    pub prompts: usize,
+    /// With --bench: tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "bench", value_parser = positive)]
+    pub prompt_tokens: usize,
+    /// With --bench: model that drafts
+    #[arg(
+        long,
+        value_name = "MODEL",
+        default_value = "base-4",
+        requires = "bench"
+    )]
+    pub draft: PathBuf,
+    /// With --bench: tokens that it drafts ahead
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "bench", value_parser = positive)]
+    pub ahead: usize,
+    /// With --bench: leads of the likeliest token at which decoding with early exits stops
+    #[arg(long, value_name = "P", value_delimiter = ',', default_values_t = [0.3, 0.6, 0.9], requires = "bench")]
+    pub confidence: Vec<f32>,
+    /// With --bench: windows of the stream `valid` that perplexity is taken from
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "bench", value_parser = positive)]
+    pub windows: usize,
+    #[command(flatten)]
+    pub model_arguments: ModelArguments,
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|t: &f32| t.is_finite() && *t > 0.0)
+        .ok_or_else(|| "expected a number above 0".into())
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SimulatorName {
     /// Verilator if it is installed, else rust-hdl's own simulator

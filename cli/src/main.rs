@@ -2,6 +2,7 @@
 
 mod arguments;
 mod commands;
+mod diagram;
 mod hardware;
 mod model;
 mod output;
@@ -43,6 +44,7 @@ fn run(cli: Cli, output: &Output) -> anyhow::Result<Outcome> {
         Command::Synth(arguments) => commands::synth::run(&arguments, seed, output),
         Command::Estimate(arguments) => commands::estimate::run(&arguments, seed, output),
         Command::Board(arguments) => commands::board::run(&arguments, seed, output),
+        Command::Speed(arguments) => commands::speed::run(&arguments, seed, output),
         Command::Fisher(arguments) => commands::fisher::run(&arguments, output),
         Command::Report(arguments) => match &arguments.command {
             ReportCommand::Quant(arguments) => commands::report::quant(arguments, seed, output),

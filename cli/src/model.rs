@@ -8,7 +8,7 @@ use checkpoints::{Checkpoint, Tokenizer};
 use fisher::{DistillationError, DistillationOptions};
 use golden::fisher::FisherInformation;
 use golden::model::{
-    Calibration, CalibrationWindows, Compensation, ConfigHints, LanguageModel, Model,
+    Calibration, CalibrationWindows, Compensation, ConfigHints, LanguageModel, Model, ModelError,
     QuantizedModel,
 };
 use golden::packed::PackedFile;
@@ -139,6 +139,7 @@ fn open_tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {
 }
 
 /// Turns text into the tokens of a model.
+#[derive(Default)]
 pub struct TokenReader {
     tokenizer: Option<Tokenizer>,
     /// Whether the embedded streams are in the model's vocabulary.
@@ -146,12 +147,12 @@ pub struct TokenReader {
 }
 
 impl TokenReader {
-    /// A token stream: `valid`, `test`, numbers in a `.u16` or `.u32` file, or text.
+    /// A token stream: `valid`, `test` (a file of that name is called `./test`), numbers in a `.u16` or `.u32` file, or text.
     pub fn read(&self, name: &str) -> anyhow::Result<Vec<u32>> {
         let path = Path::new(name);
         let extension = path.extension().and_then(|extension| extension.to_str());
         match (name, extension) {
-            ("valid" | "test", _) if !path.exists() => {
+            ("valid" | "test", _) => {
                 self.check_embedded(name)?;
                 Ok(tokens_of(if name == "valid" { VALID } else { TEST }))
             }
@@ -230,6 +231,15 @@ pub struct Prepared {
     pub fisher: Option<FisherInformation>,
     arguments: ModelArguments,
 }
+
+/// [`Calibration::run`], or another that takes the same.
+type Calibrate = fn(
+    &dyn LanguageModel,
+    &[u32],
+    CalibrationWindows,
+    Option<&[Vec<f32>]>,
+    &(dyn Fn(usize, usize) + Sync),
+) -> Result<Calibration, ModelError>;
 
 /// Ranges and scores, and whether Fisher information went into the scores.
 pub struct Calibrated {
@@ -320,9 +330,18 @@ impl Prepared {
 
     /// Ranges, and scores weighted with the Fisher information if there is any.
     pub fn calibrate(&self, output: &Output) -> anyhow::Result<Calibrated> {
+        self.calibrate_with(Calibration::run, output)
+    }
+
+    /// The same for a model whose repetitions are quantized alike.
+    pub fn calibrate_alike(&self, output: &Output) -> anyhow::Result<Calibrated> {
+        self.calibrate_with(Calibration::run_alike, output)
+    }
+
+    fn calibrate_with(&self, run: Calibrate, output: &Output) -> anyhow::Result<Calibrated> {
         let tokens = self.calibration_tokens()?;
         let progress = output.progress("calibrating", 1);
-        let calibration = Calibration::run(
+        let calibration = run(
             &self.model,
             &tokens,
             self.windows(),

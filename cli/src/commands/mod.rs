@@ -15,4 +15,5 @@ pub mod fisher;
 pub mod matmul;
 pub mod quantize;
 pub mod report;
+pub mod speed;
 pub mod synth;

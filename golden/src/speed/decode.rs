@@ -60,6 +60,8 @@ pub struct Counters {
     pub passes: u64,
     /// Of them with so many rows; index 0 is none.
     pub passes_by_rows: Vec<u64>,
+    /// Of them with a row that asked for its class: fetches of the classifier's weights.
+    pub classified: u64,
     /// Rows in them.
     pub rows: u64,
     /// Rows that there was room for and no token.
@@ -90,6 +92,7 @@ impl Counters {
             self.passes_by_rows.resize(rows.len() + 1, 0);
         }
         self.passes_by_rows[rows.len()] += 1;
+        self.classified += u64::from(rows.iter().any(|row| row.classify));
         self.rows += rows.len() as u64;
         self.bubbles += slots.saturating_sub(rows.len()) as u64;
         self.positions_written += rows.len() as u64;
@@ -107,6 +110,7 @@ impl Counters {
     /// Adds another run's.
     pub fn add(&mut self, other: &Self) {
         self.passes += other.passes;
+        self.classified += other.classified;
         self.rows += other.rows;
         self.bubbles += other.bubbles;
         self.flushed += other.flushed;
