@@ -334,6 +334,44 @@ fn a_model_decodes_the_same_text() {
     }
 }
 
+/// 200 prompts of the test stream, 500 tokens each, in both arithmetics; without `FGMP_FULL` a few.
+#[test]
+fn many_prompts_decode_the_same_text() {
+    let full = std::env::var_os("FGMP_FULL").is_some();
+    let (count, tokens) = if full { (200, 500) } else { (4, 24) };
+    let model = shared(3);
+    let calibration = read_tokens(&models("calibration.u16")).unwrap();
+    let windows = CalibrationWindows::new(512, 2);
+    let alike = Calibration::run_alike(&model, &calibration, windows, None, &|_, _| ()).unwrap();
+    let options = WeightOptions::new(Scheme::Fgmp {
+        fp8_share: Share::FGMP,
+    });
+    let quantized = QuantizedModel::new(&model, options, None, &alike).unwrap();
+    let engines: [(&str, &dyn LanguageModel); 2] = [("FP32", &model), ("FGMP", &quantized)];
+    for (name, engine) in engines {
+        let (mut decoded, mut passes) = (0, 0);
+        for prompts in prompts(count, 12).chunks(20) {
+            let mut plain = ModelDecoder::new(engine, Choice::Greedy);
+            let starts: Vec<Start> = prompts
+                .iter()
+                .map(|prompt| plain.add(prompt, tokens).unwrap())
+                .collect();
+            let expected = sequential(&mut plain, &starts, None, starts.len()).unwrap();
+            for (prompt, expected) in prompts.iter().zip(&expected.tokens) {
+                let mut decoder = ModelDecoder::new(engine, Choice::Greedy);
+                let start = decoder.add(prompt, tokens).unwrap();
+                let found = decode(&mut decoder, &[start], None, 3, |_| ()).unwrap();
+                assert_eq!(&found.tokens[0], expected, "{name}, {prompt:?}");
+                decoded += expected.len() as u64;
+                passes += found.counters.passes;
+            }
+        }
+        assert_eq!(decoded, (count * tokens) as u64);
+        println!("{name}: {decoded} tokens in {passes} passes, all those of sequential decoding");
+        assert!(passes < 2 * decoded);
+    }
+}
+
 #[test]
 fn sequential_decoding_is_the_forward_pass() {
     let model = shared(3);

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::arguments::{Arithmetic, Speed};
 use crate::diagram::Diagram;
 use crate::model::{Found, Prepared, TokenReader, open};
-use crate::output::{Outcome, Output, count};
+use crate::output::{Outcome, Output, check_writable, count};
 
 /// Passes that are printed.
 const PRINTED_PASSES: usize = 16;
@@ -132,6 +132,9 @@ fn quantize(prepared: &Prepared, output: &Output) -> anyhow::Result<QuantizedMod
 
 /// Runs the command.
 pub fn run(arguments: &Speed, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
+    if let Some(file) = &arguments.diagram {
+        check_writable(file)?;
+    }
     if arguments.bench {
         return bench::run(arguments, seed, output);
     }
