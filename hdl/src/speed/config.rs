@@ -162,9 +162,13 @@ mod tests {
 
     #[test]
     fn entries_are_never_narrower_than_needed() {
-        for (position_bits, token_bits, built) in
-            [(8, 3, 8), (9, 3, 12), (12, 12, 12), (1, 13, 16), (17, 1, 20)]
-        {
+        for (position_bits, token_bits, built) in [
+            (8, 3, 8),
+            (9, 3, 12),
+            (12, 12, 12),
+            (1, 13, 16),
+            (17, 1, 20),
+        ] {
             let config = SpeedConfig {
                 position_bits,
                 token_bits,

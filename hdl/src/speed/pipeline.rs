@@ -45,7 +45,7 @@ pub struct SpeedPipeline<const P: usize, const T: usize> {
     /// The start is refused: a sequence is under way, or no position is left.
     pub refused: Signal<Out, Bit>,
     /// Drop the sequence. A row on offer stays until it is taken.
-    pub abort: Signal<In, Bit>,
+    pub cancel: Signal<In, Bit>,
     /// The pass is still under way elsewhere: don't end it.
     pub hold: Signal<In, Bit>,
     /// A sequence is under way.
@@ -102,7 +102,7 @@ pub struct SpeedPipeline<const P: usize, const T: usize> {
     pub counts: Vec<Signal<Out, Bits<32>>>,
 
     counters: EventCounters,
-    stages: Constant<Bits<ENTRIES>>,
+    stage_count: Constant<Bits<ENTRIES>>,
     // What the pass does: rows leave, classes arrive, all entries move on.
     sending: Register<Bit>,
     taking: Register<Bit>,
@@ -176,7 +176,7 @@ impl<const P: usize, const T: usize> SpeedPipeline<P, T> {
             start_end_enable: Default::default(),
             start_end_token: Default::default(),
             refused: Default::default(),
-            abort: Default::default(),
+            cancel: Default::default(),
             hold: Default::default(),
             active: Default::default(),
             done: Default::default(),
@@ -205,7 +205,7 @@ impl<const P: usize, const T: usize> SpeedPipeline<P, T> {
             clear_counters: Default::default(),
             counts: each(COUNT_FLIPS + repetitions - 1),
             counters: EventCounters::new(COUNT_FLIPS + repetitions - 1),
-            stages: Constant::new((repetitions as u64).into()),
+            stage_count: Constant::new((repetitions as u64).into()),
             sending: Default::default(),
             taking: Default::default(),
             settling: Default::default(),
@@ -399,12 +399,11 @@ impl<const P: usize, const T: usize> Logic for SpeedPipeline<P, T> {
         }
 
         // An abort waits for the row on offer.
-        self.idle.next =
-            !self.sending.q.val() && !self.taking.q.val() && !self.settling.q.val();
+        self.idle.next = !self.sending.q.val() && !self.taking.q.val() && !self.settling.q.val();
         self.active.next = !self.idle.val();
-        self.stop.next = (self.abort.val() || self.stopping.q.val())
+        self.stop.next = (self.cancel.val() || self.stopping.q.val())
             && (!self.sending.q.val() || self.row_taken.val());
-        if self.abort.val() && !self.idle.val() {
+        if self.cancel.val() && !self.idle.val() {
             self.stopping.d.next = true;
         }
         self.settle.next = self.settling.q.val()
@@ -475,7 +474,8 @@ impl<const P: usize, const T: usize> Logic for SpeedPipeline<P, T> {
         if self.opening.q.val() {
             self.counters.amount[COUNT_PASSES].next = 1.into();
             self.counters.amount[COUNT_ROWS].next = self.in_flight.val();
-            self.counters.amount[COUNT_BUBBLES].next = self.stages.val() - self.in_flight.val();
+            self.counters.amount[COUNT_BUBBLES].next =
+                self.stage_count.val() - self.in_flight.val();
         }
         if self.settle.val() {
             self.counters.amount[COUNT_FLUSHED].next = self.dropped.val();
@@ -484,7 +484,10 @@ impl<const P: usize, const T: usize> Logic for SpeedPipeline<P, T> {
             }
         }
         for i in 0..self._older {
-            if self.settle.val() && self.changed.q.val() && self.changed_stage.q.val() == (i + 1).to_bits() {
+            if self.settle.val()
+                && self.changed.q.val()
+                && self.changed_stage.q.val() == (i + 1).to_bits()
+            {
                 self.counters.amount[COUNT_FLIPS + i].next = 1.into();
             }
         }
@@ -492,7 +495,7 @@ impl<const P: usize, const T: usize> Logic for SpeedPipeline<P, T> {
         // A sequence begins, or is dropped.
         self.starting.next = self.start.val()
             && self.idle.val()
-            && !self.abort.val()
+            && !self.cancel.val()
             && self.start_position.val() < self.start_limit.val();
         self.refused.next = self.start.val() && !self.starting.val();
         if self.starting.val() {

@@ -52,7 +52,7 @@ pub struct PassPlayer {
     /// Rows of the pass: tokens of its jobs.
     pub rows: Signal<In, Bits<16>>,
     /// Stop behind the access under way.
-    pub abort: Signal<In, Bit>,
+    pub cancel: Signal<In, Bit>,
     /// The program is being played, or its jobs are not done.
     pub busy: Signal<Out, Bit>,
     /// The player stops because of a fault.
@@ -118,7 +118,7 @@ pub struct PassPlayer {
     operation: Signal<Local, Bits<4>>,
     place: Signal<Local, Bits<6>>,
     access: Signal<Local, Bit>,
-    inside: Signal<Local, Bit>,
+    in_memory: Signal<Local, Bit>,
     advance: Signal<Local, Bit>,
     fault: Signal<Local, Bit>,
     job_fault: Signal<Local, Bit>,
@@ -135,7 +135,7 @@ impl PassPlayer {
             reset: Default::default(),
             start: Default::default(),
             rows: Default::default(),
-            abort: Default::default(),
+            cancel: Default::default(),
             busy: Default::default(),
             failed: Default::default(),
             job_error: Default::default(),
@@ -177,7 +177,7 @@ impl PassPlayer {
             operation: Default::default(),
             place: Default::default(),
             access: Default::default(),
-            inside: Default::default(),
+            in_memory: Default::default(),
             advance: Default::default(),
             fault: Default::default(),
             job_fault: Default::default(),
@@ -212,18 +212,17 @@ impl Logic for PassPlayer {
         self.memory.write_address.next = self.program_address.val();
         self.memory.write_data.next = self.program_data.val();
         self.memory.read_address.next = self.at.q.val();
-        self.memory.read.next = self.advance.val();
         self.word.next = self.memory.read_data.val();
         self.operation.next = self.word.val().get_bits::<4>(OPERATION);
         // `at` is the word behind the one that was read.
-        self.inside.next = self.at.q.val() <= self.words.val();
+        self.in_memory.next = self.at.q.val() <= self.words.val();
 
         // The bus.
         self.master.clock.next = self.clock.val();
         self.master.reset.next = self.reset.val();
         self.master.write.next = self.state.q.val() == TOKENS
             || self.state.q.val() == STARTING
-            || (self.state.q.val() == DATA && self.inside.val());
+            || (self.state.q.val() == DATA && self.in_memory.val());
         self.master.read.next = self.state.q.val() == POLL || self.state.q.val() == CHECK;
         self.access.next = self.master.done.val();
         self.master.awready.next = self.awready.val();
@@ -260,6 +259,7 @@ impl Logic for PassPlayer {
         self.advance.next = self.state.q.val() == FETCH
             || (self.state.q.val() == HEADER && self.operation.val() == OP_WRITE)
             || (self.state.q.val() == DATA && self.access.val());
+        self.memory.read.next = self.advance.val();
         if self.advance.val() {
             self.at.d.next = self.at.q.val() + 1;
         }
@@ -313,7 +313,7 @@ impl Logic for PassPlayer {
         if self.state.q.val() == STARTING && self.access.val() {
             self.state.d.next = POLL.into();
         }
-        if !self.inside.val() && (self.state.q.val() == HEADER || self.state.q.val() == DATA) {
+        if !self.in_memory.val() && (self.state.q.val() == HEADER || self.state.q.val() == DATA) {
             self.program_fault.next = true;
         }
 
@@ -335,9 +335,9 @@ impl Logic for PassPlayer {
         self.bus_error.next = self.bus_seen.q.val();
         self.program_error.next = self.program_seen.q.val();
         self.busy.next = self.state.q.val() != IDLE;
-        self.stop.next = (self.abort.val() || self.stopping.q.val())
+        self.stop.next = (self.cancel.val() || self.stopping.q.val())
             && (self.access.val() || (!self.master.write.val() && !self.master.read.val()));
-        if self.abort.val() && self.state.q.val() != IDLE {
+        if self.cancel.val() && self.state.q.val() != IDLE {
             self.stopping.d.next = true;
         }
         if self.state.q.val() == IDLE && self.start.val() {

@@ -96,11 +96,7 @@ impl Program {
     ) {
         match activations {
             Activations::Reuse => {
-                self.write(
-                    place::FEATURES,
-                    true,
-                    &[features, blocks, 3, output_scale],
-                );
+                self.write(place::FEATURES, true, &[features, blocks, 3, output_scale]);
             }
             Activations::Elements {
                 input_scale,

@@ -2,7 +2,7 @@
 
 use super::bus::HOST_ADDRESS;
 use crate::accelerator::registers::{
-    Access, AXIL_ADDRESS, RegisterEntry, field, markdown_rows, register_table,
+    AXIL_ADDRESS, Access, RegisterEntry, field, markdown_rows, register_table,
 };
 use crate::prelude::*;
 
@@ -236,8 +236,7 @@ impl Logic for SpeedRegisters {
     fn update(&mut self) {
         registers!(self, clock, reset, response, answer);
         data_registers!(self, clock, response_error, answer_error, answer_data);
-        self.write_now.next =
-            self.write_valid.val() && !self.response.q.val() && !self.reset.val();
+        self.write_now.next = self.write_valid.val() && !self.response.q.val() && !self.reset.val();
         self.write_ready.next = self.write_now.val();
         self.accepts.select.next = self.write_place.val();
         self.write_fits.next =
@@ -289,8 +288,7 @@ impl Logic for SpeedRegisters {
             }
         }
         if self.strobe[PROGRAM_DATA_PLACE].val() {
-            self.kept[PROGRAM_ADDRESS_PLACE].d.next =
-                self.kept[PROGRAM_ADDRESS_PLACE].q.val() + 1;
+            self.kept[PROGRAM_ADDRESS_PLACE].d.next = self.kept[PROGRAM_ADDRESS_PLACE].q.val() + 1;
         }
     }
 }
@@ -318,10 +316,7 @@ mod tests {
 
     #[test]
     fn the_page_in_the_book_is_this_table() {
-        let page = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../docs/speed-registers.md"
-        );
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/speed-registers.md");
         if std::env::var_os("FGMP_WRITE_DOCS").is_some() {
             std::fs::write(page, markdown()).unwrap();
         }

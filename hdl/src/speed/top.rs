@@ -169,7 +169,7 @@ pub struct SpeedAccelerator<const ACC: usize, const E: usize> {
     last_flushed: Register<Bits<ENTRIES>>,
     last_committed: Register<Bit>,
     command: Signal<Local, Bits<4>>,
-    begin: Signal<Local, Bit>,
+    starting: Signal<Local, Bit>,
     play: Signal<Local, Bit>,
     quiet: Signal<Local, Bit>,
     _ports: usize,
@@ -271,7 +271,7 @@ impl<const ACC: usize, const E: usize> SpeedAccelerator<ACC, E> {
             last_flushed: Default::default(),
             last_committed: Default::default(),
             command: Default::default(),
-            begin: Default::default(),
+            starting: Default::default(),
             play: Default::default(),
             quiet: Default::default(),
             _ports: ports,
@@ -351,14 +351,12 @@ impl<const ACC: usize, const E: usize> Logic for SpeedAccelerator<ACC, E> {
         self.accelerator.reset.next = self.reset.val();
         self.accelerator.s_axil_awvalid.next = self.writes.window_valid.val();
         self.accelerator.s_axil_wvalid.next = self.writes.window_valid.val();
-        self.accelerator.s_axil_awaddr.next =
-            self.s_axil_awaddr.val().get_bits::<AXIL_ADDRESS>(0);
+        self.accelerator.s_axil_awaddr.next = self.s_axil_awaddr.val().get_bits::<AXIL_ADDRESS>(0);
         self.accelerator.s_axil_wdata.next = self.s_axil_wdata.val();
         self.accelerator.s_axil_wstrb.next = self.s_axil_wstrb.val();
         self.accelerator.s_axil_bready.next = self.writes.window_done_ready.val();
         self.accelerator.s_axil_arvalid.next = self.reads.window_valid.val();
-        self.accelerator.s_axil_araddr.next =
-            self.s_axil_araddr.val().get_bits::<AXIL_ADDRESS>(0);
+        self.accelerator.s_axil_araddr.next = self.s_axil_araddr.val().get_bits::<AXIL_ADDRESS>(0);
         self.accelerator.s_axil_rready.next = self.reads.window_done_ready.val();
         if self.writes.player_turn.val() {
             self.accelerator.s_axil_awvalid.next = self.player.awvalid.val();
@@ -390,15 +388,24 @@ impl<const ACC: usize, const E: usize> Logic for SpeedAccelerator<ACC, E> {
         // The accelerator's streams.
         self.irq.next = self.accelerator.irq.val();
         for f in 0..self._ports {
-            self.accelerator.s_axis_weight_payload_tvalid[f].next = self.s_axis_weight_payload_tvalid[f].val();
-            self.s_axis_weight_payload_tready[f].next = self.accelerator.s_axis_weight_payload_tready[f].val();
-            self.accelerator.s_axis_weight_payload_tdata[f].next = self.s_axis_weight_payload_tdata[f].val();
-            self.accelerator.s_axis_weight_scale_tvalid[f].next = self.s_axis_weight_scale_tvalid[f].val();
-            self.s_axis_weight_scale_tready[f].next = self.accelerator.s_axis_weight_scale_tready[f].val();
-            self.accelerator.s_axis_weight_scale_tdata[f].next = self.s_axis_weight_scale_tdata[f].val();
-            self.accelerator.s_axis_weight_tag_tvalid[f].next = self.s_axis_weight_tag_tvalid[f].val();
-            self.s_axis_weight_tag_tready[f].next = self.accelerator.s_axis_weight_tag_tready[f].val();
-            self.accelerator.s_axis_weight_tag_tdata[f].next = self.s_axis_weight_tag_tdata[f].val();
+            self.accelerator.s_axis_weight_payload_tvalid[f].next =
+                self.s_axis_weight_payload_tvalid[f].val();
+            self.s_axis_weight_payload_tready[f].next =
+                self.accelerator.s_axis_weight_payload_tready[f].val();
+            self.accelerator.s_axis_weight_payload_tdata[f].next =
+                self.s_axis_weight_payload_tdata[f].val();
+            self.accelerator.s_axis_weight_scale_tvalid[f].next =
+                self.s_axis_weight_scale_tvalid[f].val();
+            self.s_axis_weight_scale_tready[f].next =
+                self.accelerator.s_axis_weight_scale_tready[f].val();
+            self.accelerator.s_axis_weight_scale_tdata[f].next =
+                self.s_axis_weight_scale_tdata[f].val();
+            self.accelerator.s_axis_weight_tag_tvalid[f].next =
+                self.s_axis_weight_tag_tvalid[f].val();
+            self.s_axis_weight_tag_tready[f].next =
+                self.accelerator.s_axis_weight_tag_tready[f].val();
+            self.accelerator.s_axis_weight_tag_tdata[f].next =
+                self.s_axis_weight_tag_tdata[f].val();
         }
         self.accelerator.s_axis_act_payload_tvalid.next = self.s_axis_act_payload_tvalid.val();
         self.s_axis_act_payload_tready.next = self.accelerator.s_axis_act_payload_tready.val();
@@ -436,10 +443,9 @@ impl<const ACC: usize, const E: usize> Logic for SpeedAccelerator<ACC, E> {
             self.command.next = self.s_axil_wdata.val().get_bits::<4>(0);
         }
         self.quiet.next = !self.player.busy.val() && !self.pipeline.active.val();
-        self.begin.next = self.command.val().get_bit(0) && self.quiet.val();
-        self.play.next = self.command.val().get_bit(2)
-            && !self.command.val().get_bit(0)
-            && self.quiet.val();
+        self.starting.next = self.command.val().get_bit(0) && self.quiet.val();
+        self.play.next =
+            self.command.val().get_bit(2) && !self.command.val().get_bit(0) && self.quiet.val();
         if self.command.val().get_bit(0) || self.command.val().get_bit(2) {
             self.refused.d.next = (self.command.val().get_bit(0)
                 && (!self.quiet.val() || self.pipeline.refused.val()))
@@ -455,17 +461,19 @@ impl<const ACC: usize, const E: usize> Logic for SpeedAccelerator<ACC, E> {
         // The pipeline.
         self.pipeline.clock.next = self.clock.val();
         self.pipeline.reset.next = self.reset.val();
-        self.pipeline.start.next = self.begin.val();
+        self.pipeline.start.next = self.starting.val();
         self.pipeline.start_position.next =
             self.registers.value[place::POSITION].val().get_bits::<E>(0);
         self.pipeline.start_token.next = self.registers.value[place::TOKEN].val().get_bits::<E>(0);
-        self.pipeline.start_limit.next =
-            self.registers.value[place::LAST_POSITION].val().get_bits::<E>(0);
+        self.pipeline.start_limit.next = self.registers.value[place::LAST_POSITION]
+            .val()
+            .get_bits::<E>(0);
         self.pipeline.start_end_enable.next =
             self.registers.value[place::END_TOKEN].val().get_bit(31);
-        self.pipeline.start_end_token.next =
-            self.registers.value[place::END_TOKEN].val().get_bits::<E>(0);
-        self.pipeline.abort.next = self.command.val().get_bit(1) || self.player.failed.val();
+        self.pipeline.start_end_token.next = self.registers.value[place::END_TOKEN]
+            .val()
+            .get_bits::<E>(0);
+        self.pipeline.cancel.next = self.command.val().get_bit(1) || self.player.failed.val();
         self.pipeline.hold.next = self.player.busy.val();
         self.pipeline.clear_counters.next = self.command.val().get_bit(3);
         self.m_axis_row_tvalid.next = self.pipeline.row_valid.val();
@@ -500,10 +508,11 @@ impl<const ACC: usize, const E: usize> Logic for SpeedAccelerator<ACC, E> {
         if self.pipeline.pass_start.val() {
             self.player.rows.next = bit_cast::<16, ENTRIES>(self.pipeline.pass_rows.val());
         }
-        self.player.abort.next = self.command.val().get_bit(1);
+        self.player.cancel.next = self.command.val().get_bit(1);
         self.player.program_write.next = self.registers.strobe[place::PROGRAM_DATA].val();
-        self.player.program_address.next =
-            self.registers.value[place::PROGRAM_ADDRESS].val().get_bits::<ADDRESS>(0);
+        self.player.program_address.next = self.registers.value[place::PROGRAM_ADDRESS]
+            .val()
+            .get_bits::<ADDRESS>(0);
         self.player.program_data.next = self.s_axil_wdata.val();
 
         // Registers.
@@ -530,10 +539,9 @@ impl<const ACC: usize, const E: usize> Logic for SpeedAccelerator<ACC, E> {
                 | (bit_cast::<32, 1>(self.player.busy.val().into()) << 2)
                 | (bit_cast::<32, 1>(self.refused.q.val().into()) << 3)
                 | (bit_cast::<32, 1>(self.fault.q.val().into()) << 4);
-        self.registers.status[place::ERROR].next =
-            bit_cast::<32, 8>(self.player.job_error.val())
-                | (bit_cast::<32, 1>(self.player.bus_error.val().into()) << 8)
-                | (bit_cast::<32, 1>(self.player.program_error.val().into()) << 9);
+        self.registers.status[place::ERROR].next = bit_cast::<32, 8>(self.player.job_error.val())
+            | (bit_cast::<32, 1>(self.player.bus_error.val().into()) << 8)
+            | (bit_cast::<32, 1>(self.player.program_error.val().into()) << 9);
         self.registers.status[place::LAST_PASS].next =
             bit_cast::<32, 1>(self.last_flip.q.val().into())
                 | (bit_cast::<32, STAGE>(self.last_stage.q.val()) << 1)
