@@ -12,11 +12,6 @@ use hdl::build::emit_module;
 use hdl::speed::SpeedPipeline;
 use synth::yosys::YOSYS;
 
-/// Bits of a position: eight positions are enough for a limit to come while all stages are full.
-const POSITION: usize = 3;
-/// Bits of a token.
-const TOKEN: usize = 1;
-
 /// The properties by name; each stands behind a macro of its own.
 const PROPERTIES: [(&str, &str); 8] = [
     (
@@ -50,10 +45,31 @@ const PROPERTIES: [(&str, &str); 8] = [
     ("STREAMS", "what is offered stays until it is taken"),
 ];
 
-/// The text that goes into a module of so many stages.
-fn properties(stages: usize) -> String {
-    let p = POSITION;
-    let (high_p, high_t) = (POSITION - 1, TOKEN - 1);
+/// A pipeline as emitted.
+struct Emitted {
+    stages: usize,
+    /// Bits of a position.
+    position: usize,
+    /// Bits of a token.
+    token: usize,
+    text: String,
+}
+
+fn emitted<const P: usize, const T: usize>(stages: usize) -> Emitted {
+    Emitted {
+        stages,
+        position: P,
+        token: T,
+        text: emit_module(SpeedPipeline::<P, T>::new(stages))
+            .unwrap()
+            .concatenated(),
+    }
+}
+
+/// The text that goes into the module.
+fn properties(pipeline: &Emitted) -> String {
+    let (stages, p) = (pipeline.stages, pipeline.position);
+    let (high_p, high_t) = (p - 1, pipeline.token - 1);
     let mut text = String::new();
     let mut line = |of: std::fmt::Arguments<'_>| {
         text.write_fmt(of).unwrap();
@@ -207,7 +223,6 @@ fn properties(stages: usize) -> String {
     v!("    if (!full_q) assert (!f_restart);");
     v!("    if (f_out && !f_fresh) assert (commit_position == f_out_next);");
     v!("    if (full_q && !f_fresh) assert (full_position_q == f_out_next);");
-    v!("    if (f_busy && !full_q && f_fresh) assert (f_next != 0);");
     v!("`endif");
 
     v!("`ifdef CHAIN");
@@ -255,6 +270,7 @@ fn properties(stages: usize) -> String {
 
     v!("`ifdef COUNT");
     v!("    if (f_busy) assert (f_entries == f_valids && f_entries <= {stages});");
+    v!("    if (settle && ending) assert (f_entries == {{1'b0, flushed}} + 5'd1);");
     v!("`endif");
 
     v!("`ifdef PROGRESS");
@@ -280,17 +296,15 @@ fn between(i: usize, j: usize) -> String {
     (i + 1..j).fold(String::new(), |text, k| text + &format!(" && !valid_{k}_q"))
 }
 
-fn emitted(stages: usize) -> String {
-    emit_module(SpeedPipeline::<POSITION, TOKEN>::new(stages))
-        .unwrap()
-        .concatenated()
-}
-
-/// What yosys says of the properties of these names in a module's text.
-fn check(text: &str, stages: usize, names: &[&str], steps: usize) -> (bool, String) {
+/// What yosys says of the properties of these names.
+fn check(pipeline: &Emitted, names: &[&str], steps: usize) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
-    let head = text.rfind("endmodule").unwrap();
-    let design = format!("{}{}endmodule\n", &text[..head], properties(stages));
+    let head = pipeline.text.rfind("endmodule").unwrap();
+    let design = format!(
+        "{}{}endmodule\n",
+        &pipeline.text[..head],
+        properties(pipeline)
+    );
     std::fs::write(folder.path().join("design.v"), design).unwrap();
     let defines: String = names.iter().map(|name| format!(" -D{name}")).collect();
     // The counters are read by nothing here.
@@ -313,19 +327,32 @@ fn check(text: &str, stages: usize, names: &[&str], steps: usize) -> (bool, Stri
 fn the_pipelines_properties_hold_for_all_inputs() {
     let full = std::env::var("FGMP_FULL").is_ok_and(|value| value == "1");
     if !full {
-        eprintln!("left out without FGMP_FULL=1: proofs for more than four stages");
+        eprintln!("left out without FGMP_FULL=1: proofs of more than five stages, and of 12 bits");
     }
     let names = PROPERTIES.map(|(name, _)| name);
-    for stages in 1..=if full { 8 } else { 4 } {
+    // A limit of 15 is far enough for all stages to be full before it.
+    let mut pipelines: Vec<Emitted> = (1..=if full { 8 } else { 5 })
+        .map(emitted::<4, 2>)
+        .collect();
+    if full {
+        pipelines.push(emitted::<12, 12>(3));
+    }
+    for pipeline in pipelines {
         let start = Instant::now();
-        let (proved, text) = check(&emitted(stages), stages, &names, 4);
+        let (proved, text) = check(&pipeline, &names, 4);
+        let Emitted {
+            stages,
+            position,
+            token,
+            ..
+        } = pipeline;
         assert!(
             proved,
             "{stages} stages:\n{}",
             &text[text.len().saturating_sub(6000)..]
         );
         println!(
-            "{stages} stages: proved in {:.1} s",
+            "{stages} stages, positions of {position} bits, tokens of {token}: proved in {:.1} s",
             start.elapsed().as_secs_f64()
         );
     }
@@ -333,7 +360,7 @@ fn the_pipelines_properties_hold_for_all_inputs() {
 
 #[test]
 fn each_property_fails_in_a_pipeline_with_a_fault() {
-    let text = emitted(3);
+    let whole = emitted::<4, 2>(3);
     for (property, from, to) in [
         // Entries are left behind when the sequence ends.
         (
@@ -376,8 +403,12 @@ fn each_property_fails_in_a_pipeline_with_a_fault() {
             "if (1'd1) full_q <= 1'd0",
         ),
     ] {
-        assert_eq!(text.matches(from).count(), 1, "{property}: {from}");
-        let (proved, output) = check(&text.replace(from, to), 3, &[property], 40);
+        assert_eq!(whole.text.matches(from).count(), 1, "{property}: {from}");
+        let faulty = Emitted {
+            text: whole.text.replace(from, to),
+            ..whole
+        };
+        let (proved, output) = check(&faulty, &[property], 40);
         assert!(
             !proved && output.contains("model found for base case: FAIL!"),
             "{property}: the fault {from} -> {to} is not found:\n{}",
