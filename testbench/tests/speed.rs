@@ -1,0 +1,523 @@
+//! SPEED's top in Verilator: the player on random jobs, its faults, and speculative decoding of a model.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{full, verilator_for_short_runs};
+use golden::block::Block;
+use golden::matmul::matmul_integer;
+use golden::model::{Calibration, CalibrationWindows, ConfigHints, Model, QuantizedModel};
+use golden::packed::{PackedTensor, TensorScale};
+use golden::quantizer::{ActivationQuantizer, ChannelSensitivity, Policy, WeightOptions};
+use golden::requantize::OutputScale;
+use golden::speed::{Choice, ModelDecoder, sequential};
+use golden::tensors::read_tokens;
+use golden::{Scheme, Share};
+use half::bf16;
+use hdl::accelerator::registers as accelerator;
+use hdl::accelerator::registers::JobError;
+use hdl::build::emit_speed;
+use hdl::config::ArrayConfig;
+use hdl::speed::SpeedConfig;
+use hdl::speed::program::{Activations, OPERATION, PLACE, Program, WRITE};
+use hdl::speed::registers::{COUNT, ID, REGISTERS, VERSION, address, bits, place};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use testbench::accelerator::{AcceleratorBench, AcceleratorError, Job, Sink, Source, Stalls};
+use testbench::design::Design;
+use testbench::speed::{SpeedBench, SpeedError, decode, play, program};
+use testbench::stimulus::{BlockKind, block};
+use testbench::verilator::VerilatorSim;
+
+fn small() -> SpeedConfig {
+    SpeedConfig {
+        array: ArrayConfig {
+            rows: 2,
+            cols: 2,
+            weight_blocks: 8,
+            act_blocks: 64,
+            result_elements: 256,
+            ..ArrayConfig::default()
+        },
+        repetitions: 2,
+        position_bits: 8,
+        token_bits: 8,
+        program_words: 512,
+    }
+}
+
+fn simulator(config: SpeedConfig) -> VerilatorSim {
+    let design = Design::from(&emit_speed(config).unwrap());
+    verilator_for_short_runs().simulate(&design).unwrap()
+}
+
+/// The top with its streams of rows and classes left alone.
+struct Top(AcceleratorBench<VerilatorSim>);
+
+impl Top {
+    fn new(stalls: Stalls) -> Self {
+        let config = small();
+        let mut bench = AcceleratorBench::new(simulator(config), config.array, stalls).unwrap();
+        bench.add_output("m_axis_row").unwrap();
+        Self(bench)
+    }
+
+    fn read(&mut self, place: usize) -> u32 {
+        self.0.read_address(address(place)).unwrap()
+    }
+
+    fn write(&mut self, place: usize, value: u32) {
+        self.0.write_bytes(address(place), value, 0xF).unwrap();
+    }
+
+    fn status(&mut self, field: &str) -> bool {
+        let status = self.read(place::STATUS);
+        bits(place::STATUS, field, status) == 1
+    }
+
+    fn load(&mut self, words: &[u32]) {
+        self.write(place::PROGRAM_ADDRESS, 0);
+        for &word in words {
+            self.write(place::PROGRAM_DATA, word);
+        }
+    }
+
+    fn command(&mut self, bit: u32) {
+        self.write(place::CONTROL, 1 << bit);
+    }
+
+    fn play(&mut self, rows: usize) {
+        self.write(place::ROWS, rows as u32);
+        self.command(2);
+        assert!(!self.status("REFUSED"));
+    }
+
+    /// Waits until the player is idle.
+    fn settle(&mut self) {
+        for _ in 0..20_000 {
+            if !self.status("PLAYING") {
+                return;
+            }
+        }
+        panic!(
+            "the player does not stop: STATUS {:#x}",
+            self.read(place::STATUS)
+        );
+    }
+}
+
+fn tensor(rng: &mut ChaCha8Rng, rows: usize, blocks: usize) -> PackedTensor {
+    let blocks_of = (0..rows * blocks)
+        .map(|_| {
+            let (kind, fp8) = (BlockKind::draw(rng), rng.random_bool(0.4));
+            block(rng, kind, fp8)
+        })
+        .collect::<Vec<Block>>();
+    PackedTensor::from_blocks(
+        &[rows, blocks * 16],
+        TensorScale::new(1.0).unwrap(),
+        blocks_of,
+    )
+    .unwrap()
+}
+
+/// An input with its matrices.
+struct InputOf {
+    quantizer: ActivationQuantizer,
+    matrices: Vec<(PackedTensor, OutputScale)>,
+}
+
+fn random_inputs(rng: &mut ChaCha8Rng, count: usize) -> Vec<InputOf> {
+    (0..count)
+        .map(|_| {
+            let blocks = rng.random_range(1..6);
+            let sensitivity: Vec<f32> = (0..16 * blocks)
+                .map(|_| rng.random_range(0.0..1.0))
+                .collect();
+            let scale = TensorScale::new(rng.random_range(0.01..0.1)).unwrap();
+            let policy = Policy::Threshold(1 << rng.random_range(20..45));
+            InputOf {
+                quantizer: ActivationQuantizer::new(
+                    scale,
+                    ChannelSensitivity::of(&sensitivity),
+                    policy,
+                )
+                .unwrap(),
+                matrices: (0..rng.random_range(1..4))
+                    .map(|_| {
+                        let features = rng.random_range(1..12);
+                        let scale = OutputScale::new(rng.random_range(0.001..0.1)).unwrap();
+                        (tensor(rng, features, blocks), scale)
+                    })
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+fn program_of(inputs: &[InputOf]) -> Program {
+    let mut program = Program::new();
+    for input in inputs {
+        let codes: Vec<u8> = input
+            .quantizer
+            .sensitivity()
+            .codes
+            .iter()
+            .map(|code| code.to_bits())
+            .collect();
+        for (index, (weights, scale)) in input.matrices.iter().enumerate() {
+            let activations = if index == 0 {
+                Activations::Elements {
+                    input_scale: input.quantizer.input_scale().get().to_bits(),
+                    threshold: input.quantizer.policy().threshold(),
+                    sensitivities: &codes,
+                }
+            } else {
+                Activations::Reuse
+            };
+            program.job(
+                weights.rows() as u32,
+                weights.row_blocks() as u32,
+                scale.get().to_bits(),
+                activations,
+            );
+        }
+    }
+    program
+}
+
+/// Plays a pass of so many rows on random elements, and compares every result.
+fn compare_pass(top: &mut Top, rng: &mut ChaCha8Rng, inputs: &[InputOf], rows: usize) {
+    let xs: Vec<Vec<bf16>> = inputs
+        .iter()
+        .map(|input| {
+            (0..rows * input.quantizer.channels())
+                .map(|_| bf16::from_f32(rng.random_range(-20.0..20.0f32)))
+                .collect()
+        })
+        .collect();
+    let mut jobs = Vec::new();
+    let mut expected = Vec::new();
+    for (input, x) in inputs.iter().zip(&xs) {
+        let k = input.quantizer.channels();
+        let blocks = x.chunks(k).flat_map(|row| input.quantizer.blocks(row));
+        let acts = PackedTensor::from_blocks(&[rows, k], input.quantizer.scale(), blocks).unwrap();
+        for (index, (weights, scale)) in input.matrices.iter().enumerate() {
+            jobs.push(Job {
+                tokens: rows,
+                k,
+                source: if index == 0 {
+                    Source::Elements {
+                        x,
+                        quantizer: &input.quantizer,
+                    }
+                } else {
+                    Source::Reuse
+                },
+                weights: Some(weights),
+                output_scale: *scale,
+                sink: Sink::Stream,
+                send_packed: false,
+                align: (0, 0, 0),
+            });
+            expected.push(matmul_integer(weights, &acts).requantized(*scale));
+        }
+    }
+    for job in &jobs {
+        top.0.queue_beats(job);
+    }
+    top.play(rows);
+    top.settle();
+    top.0.wait_until_idle().unwrap();
+    assert!(!top.status("FAULT"), "ERROR {:#x}", top.read(place::ERROR));
+    let words = top.0.take_results();
+    let mut rest = words.as_slice();
+    for (job, expected) in jobs.iter().zip(&expected) {
+        let (mine, others) = rest.split_at(job.streamed_results().div_ceil(4));
+        rest = others;
+        let values: Vec<Option<u64>> = top.0.arrange(job, mine);
+        let expected: Vec<Option<u64>> =
+            expected.iter().map(|y| Some(y.to_bits().into())).collect();
+        assert_eq!(values, expected);
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_program_is_replayed_for_any_number_of_rows() {
+    for stalls in [
+        Stalls::default(),
+        Stalls {
+            inputs: 60,
+            outputs: 60,
+            seed: 5,
+        },
+    ] {
+        let mut top = Top::new(stalls);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for _ in 0..3 {
+            let inputs = random_inputs(&mut rng, 5);
+            let program = program_of(&inputs);
+            top.load(&program.words());
+            for rows in [1, 2, 3, 5] {
+                compare_pass(&mut top, &mut rng, &inputs, rows);
+            }
+        }
+        // Inputs of one matrix each, whose sensitivities take turns fastest.
+        let mut inputs = random_inputs(&mut rng, 8);
+        inputs
+            .iter_mut()
+            .for_each(|input| input.matrices.truncate(1));
+        top.load(&program_of(&inputs).words());
+        compare_pass(&mut top, &mut rng, &inputs, 2);
+    }
+}
+
+#[test]
+fn registers_answer_as_their_table_says() {
+    let mut top = Top::new(Stalls::default());
+    assert_eq!(u64::from(top.read(place::ID)), ID);
+    assert_eq!(u64::from(top.read(place::VERSION)), VERSION);
+    assert_eq!(top.read(place::SHAPE), 2 | 8 << 8 | 8 << 16);
+    assert_eq!(top.read(place::PROGRAM_WORDS), 512);
+    // Below, the accelerator's own.
+    assert_eq!(
+        u64::from(top.0.read(accelerator::place::ID).unwrap()),
+        accelerator::ID
+    );
+    let slverr = |result: Result<(), AcceleratorError>| {
+        assert!(matches!(result, Err(AcceleratorError::Bus { .. })));
+    };
+    for (place, register) in REGISTERS.iter().enumerate() {
+        let writable = register.access == accelerator::Access::ReadWrite;
+        if register.access == accelerator::Access::ReadOnly {
+            slverr(top.0.write_bytes(address(place), 5, 0xF));
+        }
+        if writable {
+            top.write(place, 0x9234_5678);
+            assert_eq!(top.read(place), 0x9234_5678, "{}", register.name);
+            slverr(top.0.write_bytes(address(place), 5, 0x7));
+            assert_eq!(top.read(place), 0x9234_5678, "{}", register.name);
+        } else {
+            top.read(place);
+        }
+    }
+    slverr(top.0.read_address(address(COUNT)).map(drop));
+    slverr(top.0.write_bytes(address(COUNT), 0, 0xF));
+    slverr(top.0.read_address(0xFC).map(drop));
+    top.write(place::PROGRAM_ADDRESS, 7);
+    top.write(place::PROGRAM_DATA, 1);
+    assert_eq!(top.read(place::PROGRAM_ADDRESS), 8);
+}
+
+#[test]
+fn while_the_player_plays_the_window_is_shut() {
+    let mut top = Top::new(Stalls::default());
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let inputs = random_inputs(&mut rng, 2);
+    top.load(&program_of(&inputs).words());
+    // Without data the pass waits.
+    top.play(2);
+    assert!(top.status("PLAYING"));
+    for _ in 0..50 {
+        assert!(matches!(
+            top.0.read(accelerator::place::STATUS),
+            Err(AcceleratorError::Bus { .. })
+        ));
+        assert!(matches!(
+            top.0.write(accelerator::place::TOKENS, 9),
+            Err(AcceleratorError::Bus { .. })
+        ));
+    }
+    // Nor does anything else begin.
+    top.command(2);
+    assert!(top.status("REFUSED"));
+    top.command(0);
+    assert!(top.status("REFUSED") && !top.status("ACTIVE"));
+    // An abort opens it; what the accelerator still has is the host's to drop.
+    top.command(1);
+    top.settle();
+    assert!(!top.status("FAULT"));
+    assert_ne!(top.0.read(accelerator::place::STATUS).unwrap() & 1, 0);
+    top.0
+        .write(
+            accelerator::place::CONTROL,
+            accelerator::mask(accelerator::place::CONTROL, "ABORT"),
+        )
+        .unwrap();
+    assert_eq!(top.0.read(accelerator::place::STATUS).unwrap() & 1, 0);
+    compare_pass(&mut top, &mut rng, &inputs, 3);
+}
+
+#[test]
+fn faults_end_a_pass_and_say_why() {
+    let mut top = Top::new(Stalls::default());
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let inputs = random_inputs(&mut rng, 1);
+    let good = program_of(&inputs);
+    let fault = |top: &mut Top, words: &[u32]| {
+        top.load(words);
+        top.play(1);
+        top.settle();
+        assert!(top.status("FAULT"));
+        top.read(place::ERROR)
+    };
+    // A job that the accelerator refuses.
+    let mut refused = Program::new();
+    refused.job(4, 0, 1.0_f32.to_bits(), Activations::Reuse);
+    let error = fault(&mut top, &refused.words());
+    assert_eq!(bits(place::ERROR, "JOB", error), JobError::Blocks as u32);
+    // The host clears it before the next pass.
+    let error = fault(&mut top, &good.words());
+    assert_eq!(bits(place::ERROR, "JOB", error), JobError::Blocks as u32);
+    top.0
+        .write(
+            accelerator::place::CONTROL,
+            accelerator::mask(accelerator::place::CONTROL, "CLEAR_STATUS"),
+        )
+        .unwrap();
+    compare_pass(&mut top, &mut rng, &inputs, 1);
+    // A register that can't be written.
+    let write = |place: usize, count: u32| WRITE << OPERATION | (place as u32) << PLACE | count;
+    let error = fault(&mut top, &[write(accelerator::place::STATUS, 1), 1, 0]);
+    assert_eq!(error, 1 << 8);
+    // An operation that there is not, a write of nothing, no end.
+    for words in [
+        vec![7 << OPERATION],
+        vec![write(accelerator::place::BLOCKS, 0), 0],
+        [write(accelerator::place::BLOCKS, 1), 5].repeat(256),
+        vec![write(accelerator::place::BLOCKS, 600)],
+    ] {
+        assert_eq!(fault(&mut top, &words), 1 << 9, "{}", words.len());
+    }
+    // In a sequence the fault drops it.
+    top.load(&[7 << OPERATION]);
+    top.write(place::POSITION, 3);
+    top.write(place::LAST_POSITION, 9);
+    top.command(0);
+    assert!(!top.status("REFUSED"));
+    top.settle();
+    assert!(top.status("FAULT") && !top.status("ACTIVE") && !top.status("DONE"));
+    top.load(&good.words());
+    compare_pass(&mut top, &mut rng, &inputs, 2);
+    assert_eq!(top.read(place::ERROR), 0);
+}
+
+fn models(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../models")
+        .join(name)
+}
+
+fn quantized(alike: bool) -> QuantizedModel {
+    let hints = ConfigHints {
+        repetitions: Some(3),
+        ..ConfigHints::default()
+    };
+    let model = Model::open(&models("shared-4x3.safetensors"), hints).unwrap();
+    let tokens = read_tokens(&models("calibration.u16")).unwrap();
+    let windows = CalibrationWindows::new(128, 1);
+    let calibration = if alike {
+        Calibration::run_alike(&model, &tokens, windows, None, &|_, _| ())
+    } else {
+        Calibration::run(&model, &tokens, windows, None, &|_, _| ())
+    };
+    let options = WeightOptions::new(Scheme::Fgmp {
+        fp8_share: Share::FGMP,
+    });
+    QuantizedModel::new(&model, options, None, &calibration.unwrap()).unwrap()
+}
+
+#[test]
+fn a_model_decodes_on_the_hardware_as_on_the_golden_model() {
+    let model = quantized(true);
+    let config = SpeedConfig {
+        array: ArrayConfig {
+            rows: 8,
+            cols: 4,
+            weight_ports: 4,
+            ..ArrayConfig::default()
+        },
+        ..SpeedConfig::default()
+    };
+    let count = if full("48 tokens, and the same token by token") {
+        48
+    } else {
+        3
+    };
+    let text = read_tokens(&models("test.u16")).unwrap();
+    let prompt: Vec<u32> = text[..12].iter().map(|&token| token.into()).collect();
+    let golden = {
+        let mut decoder = ModelDecoder::new(&model, Choice::Greedy);
+        let start = decoder.add(&prompt, count).unwrap();
+        sequential(&mut decoder, &[start], None, 1).unwrap()
+    };
+    let stalls = Stalls {
+        inputs: 3,
+        outputs: 3,
+        seed: 2,
+    };
+    let clock = std::time::Instant::now();
+    let simulator = simulator(config);
+    println!("built in {:.1} s", clock.elapsed().as_secs_f64());
+    let mut bench = SpeedBench::new(simulator, config, &model, stalls).unwrap();
+    println!(
+        "{} words of program",
+        program(&model).unwrap().words().len()
+    );
+    let clock = std::time::Instant::now();
+    let run = decode(&mut bench, &prompt, count, None, Choice::Greedy, |_| ()).unwrap();
+    println!(
+        "{} passes, {} cycles, {} weight bytes, {:.1} s",
+        run.passes.len(),
+        run.cycles,
+        run.effort.bytes[0],
+        clock.elapsed().as_secs_f64()
+    );
+    assert_eq!(run.output, golden.tokens[0]);
+    assert_eq!(run.mismatches, 0);
+    assert!(run.results > 0);
+    assert_eq!(run.counters.committed, count as u64);
+    assert_eq!(run.counters.passes, run.passes.len() as u64);
+    // One fetch of the weights a pass, whatever its rows.
+    let once = run.passes[0].weight_bytes;
+    assert!(run.passes.iter().all(|pass| pass.weight_bytes == once));
+    assert!(run.passes.iter().any(|pass| pass.rows == 3));
+    assert_eq!(once * run.counters.passes, run.effort.bytes[0]);
+    assert!(run.passes.len() < 3 * count);
+
+    let tokens = if count > 3 { count } else { 1 };
+    let played = play(
+        &mut bench,
+        Choice::Greedy,
+        |_| (),
+        |decoder| {
+            let start = decoder.add(&prompt, tokens)?;
+            sequential(decoder, &[start], None, 1)
+                .map_err(|error| match error {
+                    golden::speed::DecodeError::Model(error) => SpeedError::Model(error),
+                    other => panic!("{other}"),
+                })
+                .map(|run| run.tokens)
+        },
+    )
+    .unwrap();
+    println!(
+        "token by token: {} passes, {} cycles, {} weight bytes",
+        played.passes.len(),
+        played.cycles,
+        played.effort.bytes[0]
+    );
+    assert_eq!(played.output[0], golden.tokens[0][..tokens]);
+    assert_eq!(played.mismatches, 0);
+    assert_eq!(played.passes.len(), 3 * tokens);
+    assert_eq!(played.effort.bytes[0], once * played.passes.len() as u64);
+}
+
+#[test]
+fn a_model_that_is_not_quantized_alike_is_refused() {
+    let model = quantized(false);
+    assert!(matches!(program(&model), Err(SpeedError::NotAlike { .. })));
+}
