@@ -66,7 +66,7 @@ pub enum SpeedError {
         memory: usize,
     },
     /// A number doesn't fit the hardware's entries.
-    #[error("{what} {value} has more than the hardware's {bits} bits")]
+    #[error("{what} {value} is too large for the hardware's {bits} bits")]
     TooLarge {
         /// What it is.
         what: &'static str,
@@ -110,7 +110,7 @@ pub struct SpeedRun<T> {
     pub output: T,
     /// Every pass.
     pub passes: Vec<PassRecord>,
-    /// The hardware's counters of passes; only of a run of its pipeline.
+    /// The hardware's counters of passes; only of a run of its pipeline, and without positions written and read.
     pub counters: Counters,
     /// The accelerator's cycles, steps, waits and bytes.
     pub effort: Effort,
@@ -149,6 +149,11 @@ impl<'a, S: Simulator> SpeedBench<'a, S> {
                 model: repetitions,
                 hardware: config.repetitions,
             });
+        }
+        let (value, bits) = (model.config().vocabulary, config.entry_bits());
+        if value > 1 << bits {
+            let what = "vocabulary";
+            return Err(SpeedError::TooLarge { what, value, bits });
         }
         let mut bench = AcceleratorBench::new(simulator, config.array, stalls)?;
         let mut bench = Self {
@@ -726,6 +731,17 @@ fn serve<S: Simulator, T: Default + Send>(
     bench.wait_for_player()?;
     run.effort.add(&bench.bench.counters()?);
     run.counters = bench.pass_counters()?;
+    if run.counters.passes > 0 {
+        // Every row asks for its class.
+        run.counters.classified = run.counters.passes;
+        for pass in &run.passes {
+            let by_rows = &mut run.counters.passes_by_rows;
+            by_rows.resize(by_rows.len().max(pass.rows + 1), 0);
+            if let Some(passes) = by_rows.get_mut(pass.rows) {
+                *passes += 1;
+            }
+        }
+    }
     run.results = comparison.results;
     // Every beat that was brought must have been taken.
     run.mismatches = comparison.mismatches + bench.bench.waiting_beats() as u64;

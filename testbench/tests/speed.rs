@@ -27,7 +27,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use testbench::accelerator::{AcceleratorBench, AcceleratorError, Job, Sink, Source, Stalls};
 use testbench::design::Design;
-use testbench::speed::{SpeedBench, SpeedError, decode, play, program};
+use testbench::speed::{PassRecord, SpeedBench, SpeedError, decode, play, program};
 use testbench::stimulus::{BlockKind, block};
 use testbench::verilator::VerilatorSim;
 
@@ -430,57 +430,77 @@ fn quantized(alike: bool) -> QuantizedModel {
     QuantizedModel::new(&model, options, None, &calibration.unwrap()).unwrap()
 }
 
-#[test]
-fn a_model_decodes_on_the_hardware_as_on_the_golden_model() {
-    let model = quantized(true);
+/// Decodes so many tokens on the hardware, speculatively and one by one.
+fn decode_both_ways(model: &QuantizedModel, quantizer_lanes: usize, count: usize, alone: usize) {
     let config = SpeedConfig {
         array: ArrayConfig {
             rows: 8,
             cols: 4,
             weight_ports: 4,
+            quantizer_lanes,
             ..ArrayConfig::default()
         },
         ..SpeedConfig::default()
     };
-    let count = if full("48 tokens, and the same token by token") {
-        48
-    } else {
-        3
-    };
     let text = read_tokens(&models("test.u16")).unwrap();
-    let prompt: Vec<u32> = text[..12].iter().map(|&token| token.into()).collect();
+    let prompt: Vec<u32> = text[..12].to_vec();
     let golden = {
-        let mut decoder = ModelDecoder::new(&model, Choice::Greedy);
+        let mut decoder = ModelDecoder::new(model, Choice::Greedy);
         let start = decoder.add(&prompt, count).unwrap();
         sequential(&mut decoder, &[start], None, 1).unwrap()
     };
-    let stalls = Stalls {
-        inputs: 3,
-        outputs: 3,
-        seed: 2,
+    // Stalls would blur what is measured.
+    let stalls = if count > 8 {
+        Stalls::default()
+    } else {
+        Stalls {
+            inputs: 3,
+            outputs: 3,
+            seed: 2,
+        }
     };
-    let clock = std::time::Instant::now();
-    let simulator = simulator(config);
-    println!("built in {:.1} s", clock.elapsed().as_secs_f64());
-    let mut bench = SpeedBench::new(simulator, config, &model, stalls).unwrap();
-    println!(
-        "{} words of program",
-        program(&model).unwrap().words().len()
-    );
-    let clock = std::time::Instant::now();
+    let mut bench = SpeedBench::new(simulator(config), config, model, stalls).unwrap();
+    println!("{} words of program", program(model).unwrap().words().len());
+    let report = |name: &str, passes: &[PassRecord], cycles: u64, bytes: u64, tokens: usize| {
+        let by_rows: Vec<String> = (1..=3)
+            .map(|rows| {
+                let of = passes.iter().filter(|pass| pass.rows == rows);
+                let (number, sum) = of.fold((0, 0), |(n, sum), pass| (n + 1, sum + pass.cycles));
+                format!(
+                    "{number} of {rows} rows, {} cycles each",
+                    sum / number.max(1)
+                )
+            })
+            .collect();
+        println!(
+            "{quantizer_lanes} lanes, {name}: {tokens} tokens, {} passes ({}), {} cycles and {} weight bytes a token",
+            passes.len(),
+            by_rows.join("; "),
+            cycles / tokens as u64,
+            bytes / tokens as u64
+        );
+    };
     let run = decode(&mut bench, &prompt, count, None, Choice::Greedy, |_| ()).unwrap();
-    println!(
-        "{} passes, {} cycles, {} weight bytes, {:.1} s",
-        run.passes.len(),
+    report(
+        "speculative",
+        &run.passes,
         run.cycles,
         run.effort.bytes[0],
-        clock.elapsed().as_secs_f64()
+        count,
+    );
+    println!(
+        "flips by stage {:?}, {} flushed",
+        run.counters.flips, run.counters.flushed
     );
     assert_eq!(run.output, golden.tokens[0]);
     assert_eq!(run.mismatches, 0);
     assert!(run.results > 0);
     assert_eq!(run.counters.committed, count as u64);
     assert_eq!(run.counters.passes, run.passes.len() as u64);
+    assert_eq!(
+        run.counters.passes_by_rows.iter().sum::<u64>(),
+        run.counters.passes
+    );
     // One fetch of the weights a pass, whatever its rows.
     let once = run.passes[0].weight_bytes;
     assert!(run.passes.iter().all(|pass| pass.weight_bytes == once));
@@ -488,32 +508,40 @@ fn a_model_decodes_on_the_hardware_as_on_the_golden_model() {
     assert_eq!(once * run.counters.passes, run.effort.bytes[0]);
     assert!(run.passes.len() < 3 * count);
 
-    let tokens = if count > 3 { count } else { 1 };
     let played = play(
         &mut bench,
         Choice::Greedy,
         |_| (),
         |decoder| {
-            let start = decoder.add(&prompt, tokens)?;
-            sequential(decoder, &[start], None, 1)
-                .map_err(|error| match error {
-                    golden::speed::DecodeError::Model(error) => SpeedError::Model(error),
-                    other => panic!("{other}"),
-                })
-                .map(|run| run.tokens)
+            let start = decoder.add(&prompt, alone)?;
+            let run = sequential(decoder, &[start], None, 1).unwrap();
+            Ok(run.tokens)
         },
     )
     .unwrap();
-    println!(
-        "token by token: {} passes, {} cycles, {} weight bytes",
-        played.passes.len(),
+    report(
+        "token by token",
+        &played.passes,
         played.cycles,
-        played.effort.bytes[0]
+        played.effort.bytes[0],
+        alone,
     );
-    assert_eq!(played.output[0], golden.tokens[0][..tokens]);
+    assert_eq!(played.output[0], golden.tokens[0][..alone]);
     assert_eq!(played.mismatches, 0);
-    assert_eq!(played.passes.len(), 3 * tokens);
+    assert_eq!(played.passes.len(), 3 * alone);
     assert_eq!(played.effort.bytes[0], once * played.passes.len() as u64);
+}
+
+#[test]
+fn a_model_decodes_on_the_hardware_as_on_the_golden_model() {
+    let model = quantized(true);
+    if full("32 tokens speculatively and one by one, with both quantizers, without stalls") {
+        for quantizer_lanes in [1, 16] {
+            decode_both_ways(&model, quantizer_lanes, 32, 32);
+        }
+    } else {
+        decode_both_ways(&model, 1, 3, 1);
+    }
 }
 
 #[test]
