@@ -12,7 +12,7 @@ use golden::model::{Calibration, CalibrationWindows, ConfigHints, Model, Quantiz
 use golden::packed::{PackedTensor, TensorScale};
 use golden::quantizer::{ActivationQuantizer, ChannelSensitivity, Policy, WeightOptions};
 use golden::requantize::OutputScale;
-use golden::speed::{Choice, ModelDecoder, sequential};
+use golden::speed::{Choice, Counters, Limits, ModelDecoder, Pipeline, sequential};
 use golden::tensors::read_tokens;
 use golden::{Scheme, Share};
 use half::bf16;
@@ -53,14 +53,21 @@ fn simulator(config: SpeedConfig) -> VerilatorSim {
     verilator_for_short_runs().simulate(&design).unwrap()
 }
 
-/// The top with its streams of rows and classes left alone.
+/// Numbers of the further streams.
+const ROWS: usize = 0;
+const COMMITS: usize = 1;
+const CLASSES: usize = 0;
+
+/// The top, driven by hand.
 struct Top(AcceleratorBench<VerilatorSim>);
 
 impl Top {
     fn new(stalls: Stalls) -> Self {
         let config = small();
         let mut bench = AcceleratorBench::new(simulator(config), config.array, stalls).unwrap();
-        bench.add_output("m_axis_row").unwrap();
+        assert_eq!(bench.add_output("m_axis_row").unwrap(), ROWS);
+        assert_eq!(bench.add_output("m_axis_commit").unwrap(), COMMITS);
+        assert_eq!(bench.add_input("s_axis_class").unwrap(), CLASSES);
         Self(bench)
     }
 
@@ -230,6 +237,12 @@ fn compare_pass(top: &mut Top, rng: &mut ChaCha8Rng, inputs: &[InputOf], rows: u
     }
     top.play(rows);
     top.settle();
+    // The pass ends when its jobs do.
+    let status = top.0.read(accelerator::place::STATUS).unwrap();
+    assert_eq!(
+        status & accelerator::mask(accelerator::place::STATUS, "BUSY"),
+        0
+    );
     top.0.wait_until_idle().unwrap();
     assert!(!top.status("FAULT"), "ERROR {:#x}", top.read(place::ERROR));
     let words = top.0.take_results();
@@ -403,6 +416,139 @@ fn faults_end_a_pass_and_say_why() {
     top.load(&good.words());
     compare_pass(&mut top, &mut rng, &inputs, 2);
     assert_eq!(top.read(place::ERROR), 0);
+}
+
+/// Takes a pass's rows; none if the sequence is done instead.
+fn rows_of_pass(top: &mut Top) -> Vec<(usize, usize, u32)> {
+    for _ in 0..2000 {
+        if top.0.collected(ROWS).last().is_some_and(|word| word.last) {
+            break;
+        }
+        if top.status("DONE") {
+            break;
+        }
+    }
+    let words = top.0.take_collected(ROWS);
+    words
+        .iter()
+        .map(|word| {
+            let position = (word.data >> 32 & 0xFF_FFFF) as usize;
+            ((word.data >> 56) as usize, position, word.data as u32)
+        })
+        .collect()
+}
+
+#[test]
+fn sequences_go_through_registers_and_streams() {
+    let mut top = Top::new(Stalls {
+        inputs: 80,
+        outputs: 80,
+        seed: 7,
+    });
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    // Passes without jobs.
+    top.load(&Program::new().words());
+    let (mut flips, mut ended) = (0, 0);
+    for number in 0..30 {
+        top.command(3);
+        let (vocabulary, position) = (rng.random_range(2..5), rng.random_range(0..200));
+        let positions = position + rng.random_range(2..9);
+        let end = rng
+            .random_bool(0.5)
+            .then(|| rng.random_range(0..vocabulary));
+        top.write(place::POSITION, position as u32);
+        top.write(place::TOKEN, 1);
+        top.write(place::LAST_POSITION, positions as u32 - 1);
+        top.write(place::END_TOKEN, end.map_or(0, |end| end | 1 << 31));
+        top.command(0);
+        assert!(!top.status("REFUSED"));
+        let limits = Limits {
+            repetitions: 2,
+            end,
+            positions,
+        };
+        let mut golden = Pipeline::new(limits, position, 1).unwrap();
+        let mut expected = Counters {
+            flips: vec![0; 2],
+            ..Counters::default()
+        };
+        let (mut committed, mut tails) = (Vec::new(), [position; 2]);
+        // Every third sequence is dropped on its way.
+        let dropped = (number % 3 == 0).then(|| rng.random_range(1..5));
+        while !golden.is_done() && dropped != Some(expected.passes) {
+            let rows = rows_of_pass(&mut top);
+            let in_flight: Vec<_> = golden
+                .stages()
+                .enumerate()
+                .filter_map(|(stage, entry)| entry.map(|e| (stage, e.position, e.token)))
+                .collect();
+            assert_eq!(rows, in_flight);
+            let mut classes = [0; 2];
+            for &(stage, position, _) in &rows {
+                classes[stage] = rng.random_range(0..vocabulary);
+                tails[stage] = position + 1;
+                top.0.push(CLASSES, classes[stage].into());
+            }
+            let resolution = golden.resolve(&classes);
+            golden.launch();
+            expected.passes += 1;
+            expected.rows += rows.len() as u64;
+            expected.bubbles += 2 - rows.len() as u64;
+            expected.flushed += resolution.flushed as u64;
+            committed.extend(resolution.committed);
+            if let (Some(flip), Some(kept)) = (resolution.flip, resolution.kept) {
+                expected.flips[flip] += 1;
+                tails.iter_mut().for_each(|tail| *tail = kept.min(*tail));
+            }
+            // Until the next pass has begun, or the sequence is done.
+            while u64::from(top.read(place::PASSES)) == expected.passes && !top.status("DONE") {}
+            let last = top.read(place::LAST_PASS);
+            let field = |name: &str| bits(place::LAST_PASS, name, last);
+            assert_eq!(field("FLIP") == 1, resolution.flip.is_some());
+            assert_eq!(field("STAGE") as usize, resolution.flip.unwrap_or(0));
+            assert_eq!(field("FLUSHED") as usize, resolution.flushed);
+            assert_eq!(field("COMMITTED") == 1, resolution.committed.is_some());
+            for (repetition, &tail) in tails.iter().enumerate() {
+                assert_eq!(top.read(place::TAIL_0 + repetition) as usize, tail);
+            }
+        }
+        if golden.is_done() {
+            assert!(top.status("DONE") && !top.status("ACTIVE"));
+            for (place, count) in [
+                (place::PASSES, expected.passes),
+                (place::ROWS_RUN, expected.rows),
+                (place::BUBBLES, expected.bubbles),
+                (place::FLUSHED, expected.flushed),
+                (place::COMMITTED, committed.len() as u64),
+                (place::FLIPS_1, expected.flips[1]),
+                (place::FLIPS_2, 0),
+            ] {
+                assert_eq!(
+                    u64::from(top.read(place)),
+                    count,
+                    "{}",
+                    REGISTERS[place].name
+                );
+            }
+            ended += 1;
+            flips += expected.flips[1];
+        } else {
+            top.command(1);
+            while top.status("ACTIVE") || top.status("PLAYING") {}
+            assert!(!top.status("DONE"));
+            top.0.take_collected(ROWS);
+        }
+        for _ in 0..50 {
+            top.0.tick().unwrap();
+        }
+        let tokens = top.0.take_collected(COMMITS);
+        assert_eq!(tokens.len(), committed.len());
+        for (index, (word, (position, token))) in tokens.iter().zip(&committed).enumerate() {
+            assert_eq!(word.data, (*position as u64) << 32 | u64::from(*token));
+            assert_eq!(word.last, golden.is_done() && index + 1 == committed.len());
+        }
+    }
+    assert!(ended > 10 && flips > 10);
 }
 
 fn models(name: &str) -> PathBuf {
