@@ -160,3 +160,68 @@ fn the_pipeline_is_its_golden_twin() {
         assert!(repetitions == 1 || flips > 5);
     }
 }
+
+#[test]
+fn the_master_makes_each_access_once_whatever_the_slave() {
+    let mut random = Random(11);
+    let mut master = LiteMaster::default();
+    master.connect_all();
+    let edge = |master: &mut LiteMaster| {
+        for clk in [true, false] {
+            master.clock.next = Clock { clk };
+            settle(master);
+        }
+    };
+    master.reset.next = true;
+    settle(&mut master);
+    edge(&mut master);
+    master.reset.next = false;
+    for _ in 0..400 {
+        let write = random.below(2) == 0;
+        let error = random.below(4) == 0;
+        master.write.next = write;
+        master.read.next = !write;
+        // The slave takes address and data when it likes, and answers later.
+        let (mut addresses, mut data, mut answers) = (0, 0, 0);
+        let mut answering = false;
+        while answers == 0 {
+            let ready = [random.below(3) == 0, random.below(3) == 0];
+            master.awready.next = write && ready[0];
+            master.arready.next = !write && ready[0];
+            master.wready.next = write && ready[1];
+            if !answering && addresses == 1 && (data == 1 || !write) {
+                answering = random.below(3) == 0;
+            }
+            master.bvalid.next = write && answering;
+            master.rvalid.next = !write && answering;
+            let response = if error { 2_u64 } else { 0 };
+            master.bresp.next = if write { response } else { 1 }.into();
+            master.rresp.next = if write { 1 } else { response }.into();
+            settle(&mut master);
+            // What is offered stays until it is taken.
+            let address_valid = master.awvalid.val() || master.arvalid.val();
+            assert_eq!(address_valid, addresses == 0);
+            assert_eq!(master.wvalid.val(), write && data == 0);
+            assert!(!(master.awvalid.val() && !write || master.arvalid.val() && write));
+            addresses += u32::from(address_valid && ready[0]);
+            data += u32::from(master.wvalid.val() && ready[1]);
+            assert_eq!(master.done.val(), answering);
+            if answering {
+                assert!(master.bready.val() || !write);
+                assert!(master.rready.val() || write);
+                assert_eq!(master.error.val(), error);
+                answers += 1;
+            }
+            edge(&mut master);
+        }
+        assert_eq!((addresses, data), (1, u32::from(write)));
+        master.write.next = false;
+        master.read.next = false;
+        master.bvalid.next = false;
+        master.rvalid.next = false;
+        settle(&mut master);
+        if random.below(2) == 0 {
+            edge(&mut master);
+        }
+    }
+}
