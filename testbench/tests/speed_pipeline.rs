@@ -523,7 +523,7 @@ fn sequence(position: usize, positions: usize, end: Option<u32>) -> Sequence {
 
 #[test]
 fn random_classes_give_the_golden_passes() {
-    let count = if full("5000 random sequences of each number of repetitions") {
+    let count = if full("5, 6 and 7 repetitions; 5000 random sequences of each number of them") {
         5000
     } else {
         500
@@ -573,11 +573,14 @@ fn random_classes_give_the_golden_passes() {
         assert_eq!(flips[0], 0);
         assert!(flips[1..].iter().all(|&flips| flips > 0), "{flips:?}");
     };
+    // Most of the time goes into building them.
+    let groups = if is_full() {
+        [vec![1, 2, 5, 8], vec![3, 4, 6, 7]]
+    } else {
+        [vec![1, 2, 8], vec![3, 4]]
+    };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = [[1, 2, 5, 8], [3, 4, 6, 7]]
-            .map(|all| scope.spawn(move || all.into_iter().for_each(run)))
-            .into_iter()
-            .collect();
+        let threads = groups.map(|all| scope.spawn(move || all.into_iter().for_each(run)));
         for thread in threads {
             thread.join().unwrap();
         }
@@ -806,7 +809,6 @@ fn faults_are_found() {
             "assign behind = at_position + 8'd1",
             "assign behind = at_position",
         ),
-        ("(tail_2_q == limit_q)", "1'd0"),
         ("if (settle & young_1) tail_1_q <= next_position_q;", ""),
     ] {
         assert!(is_found(3, from, to), "{from} -> {to}");
