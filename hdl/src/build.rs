@@ -7,6 +7,7 @@ use crate::core::Core;
 use crate::emit::{Bundle, EmitError, EmitOptions, emit};
 use crate::prelude::*;
 use crate::sim::Model;
+use crate::speed::{SpeedAccelerator, SpeedConfig, SpeedConfigError};
 
 /// Name of the generated top module.
 pub const TOP: &str = "fgmp_core";
@@ -16,6 +17,9 @@ pub const ACCELERATOR_TOP: &str = "fgmp_accelerator";
 
 /// Name of a board's engine.
 pub const BOARD_TOP: &str = "fgmp_board";
+
+/// Name of SPEED's top module.
+pub const SPEED_TOP: &str = "fgmp_speed";
 
 /// What the names of all modules begin with.
 pub const PREFIX: &str = "fgmp_";
@@ -29,6 +33,9 @@ pub enum BuildError {
     /// The board's configuration is refused.
     #[error(transparent)]
     Board(#[from] BoardConfigError),
+    /// SPEED's configuration is refused.
+    #[error(transparent)]
+    Speed(#[from] SpeedConfigError),
     /// The system gives no thread to build in.
     #[error("no thread to build the accelerator in: {0}")]
     Thread(std::io::Error),
@@ -186,6 +193,53 @@ pub fn emit_board(config: BoardConfig) -> Result<Bundle, BuildError> {
             let mut engine = engine;
             engine.connect_all();
             Ok(emit(&engine, &options)?)
+        })
+    })
+}
+
+/// Runs an expression with SPEED's top of the configured widths.
+macro_rules! with_speed {
+    ($config:expr, $speed:ident => $body:expr) => {{
+        let config = $config;
+        macro_rules! speed {
+            ($acc:literal) => {
+                match config.entry_bits() {
+                    8 => speed!($acc, 8),
+                    12 => speed!($acc, 12),
+                    16 => speed!($acc, 16),
+                    _ => speed!($acc, 20),
+                }
+            };
+            ($acc:literal, $entry:literal) => {{
+                let $speed = SpeedAccelerator::<$acc, $entry>::new(config);
+                $body
+            }};
+        }
+        match config.array.acc_bits() {
+            52 => speed!(52),
+            56 => speed!(56),
+            60 => speed!(60),
+            _ => speed!(64),
+        }
+    }};
+}
+
+/// Emits SPEED's top: the complete accelerator with what decodes speculatively on it.
+///
+/// # Errors
+/// The configuration is out of bounds, a module can't be translated, or the system gives no thread.
+pub fn emit_speed(config: SpeedConfig) -> Result<Bundle, BuildError> {
+    let config = config.validate()?;
+    in_thread(move || {
+        let options = EmitOptions {
+            top: SPEED_TOP.to_owned(),
+            prefix: PREFIX.to_owned(),
+            keep_hierarchy: vec!["pe".to_owned()],
+        };
+        with_speed!(config, speed => {
+            let mut speed = speed;
+            speed.connect_all();
+            Ok(emit(&speed, &options)?)
         })
     })
 }

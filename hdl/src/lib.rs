@@ -20,3 +20,4 @@ pub mod primitive;
 pub mod quantizer;
 pub mod requantizer;
 pub mod sim;
+pub mod speed;

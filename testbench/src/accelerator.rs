@@ -217,6 +217,10 @@ pub struct AcceleratorBench<S> {
     element_lanes: usize,
     out: Receiver,
     packed: [Receiver; 3],
+    /// Further streams of a top around the accelerator.
+    more_inputs: Vec<Sender>,
+    more_outputs: Vec<Receiver>,
+    stalls: Stalls,
     cycle: u64,
     last_transfer: u64,
     sensitivity_bank: bool,
@@ -337,6 +341,12 @@ impl<S: Simulator> AcceleratorBench<S> {
             element_lanes,
             out,
             packed,
+            more_inputs: Vec::new(),
+            more_outputs: Vec::new(),
+            stalls: Stalls {
+                seed: stalls.seed.wrapping_add(100),
+                ..stalls
+            },
             cycle: 0,
             last_transfer: 0,
             sensitivity_bank: false,
@@ -386,6 +396,7 @@ impl<S: Simulator> AcceleratorBench<S> {
             self.simulator.eval()?;
             let valid = [&self.out, &self.packed[0], &self.packed[1], &self.packed[2]]
                 .into_iter()
+                .chain(&self.more_outputs)
                 .find(|receiver| self.bit(receiver.valid))
                 .map(|receiver| receiver.name);
             if let (Some(stream), true) = (valid, cycle > 0) {
@@ -413,6 +424,7 @@ impl<S: Simulator> AcceleratorBench<S> {
             .flatten()
             .chain(&mut self.acts)
             .chain([&mut self.elements])
+            .chain(&mut self.more_inputs)
         {
             sender.queue.clear();
             sender.offering = false;
@@ -421,7 +433,10 @@ impl<S: Simulator> AcceleratorBench<S> {
     }
 
     fn receivers(&mut self) -> impl Iterator<Item = &mut Receiver> {
-        [&mut self.out].into_iter().chain(&mut self.packed)
+        [&mut self.out]
+            .into_iter()
+            .chain(&mut self.packed)
+            .chain(&mut self.more_outputs)
     }
 
     fn bit(&self, port: PortId) -> bool {
@@ -448,6 +463,7 @@ impl<S: Simulator> AcceleratorBench<S> {
             .flatten()
             .chain(&mut self.acts)
             .chain([&mut self.elements])
+            .chain(&mut self.more_inputs)
         {
             if sender.offering {
                 continue;
@@ -460,7 +476,11 @@ impl<S: Simulator> AcceleratorBench<S> {
                 sender.offering = true;
             }
         }
-        for receiver in [&mut self.out].into_iter().chain(&mut self.packed) {
+        for receiver in [&mut self.out]
+            .into_iter()
+            .chain(&mut self.packed)
+            .chain(&mut self.more_outputs)
+        {
             receiver.ready_now = !receiver.stall.draw();
             model.poke(receiver.ready, &[u64::from(receiver.ready_now)]);
         }
@@ -480,13 +500,18 @@ impl<S: Simulator> AcceleratorBench<S> {
             .flatten()
             .chain(&self.acts)
             .chain([&self.elements])
+            .chain(&self.more_inputs)
             .enumerate()
         {
             if sender.offering && read(model, sender.ready) & 1 == 1 {
                 accepted.push(index);
             }
         }
-        for receiver in [&mut self.out].into_iter().chain(&mut self.packed) {
+        for receiver in [&mut self.out]
+            .into_iter()
+            .chain(&mut self.packed)
+            .chain(&mut self.more_outputs)
+        {
             let valid = read(model, receiver.valid) & 1 == 1;
             let now = valid.then(|| Word {
                 data: read(model, receiver.data),
@@ -525,6 +550,7 @@ impl<S: Simulator> AcceleratorBench<S> {
             .flatten()
             .chain(&mut self.acts)
             .chain([&mut self.elements])
+            .chain(&mut self.more_inputs)
             .enumerate()
         {
             if accepted.peek() == Some(&index) {
@@ -546,7 +572,102 @@ impl<S: Simulator> AcceleratorBench<S> {
         Ok(())
     }
 
-    fn tick_while(&mut self, what: &'static str) -> Result<(), AcceleratorError> {
+    /// Adds a further stream into the design, of words of up to 64 bits; gives its number.
+    ///
+    /// # Errors
+    /// A port is missing or different.
+    pub fn add_input(&mut self, name: &str) -> Result<usize, AcceleratorError> {
+        let ports = self.simulator.ports();
+        let data = ports.port(&format!("{name}_tdata"), Direction::Input, None)?;
+        let number = self.more_inputs.len();
+        self.more_inputs.push(Sender {
+            valid: ports.port(&format!("{name}_tvalid"), Direction::Input, None)?,
+            ready: ports.port(&format!("{name}_tready"), Direction::Output, None)?,
+            data,
+            words: ports[data.0].words(),
+            queue: VecDeque::new(),
+            stall: Stall {
+                chance: self.stalls.inputs,
+                seed: self.stalls.seed.wrapping_add(number as u64),
+            }
+            .source(),
+            offering: false,
+            transfers: 0,
+        });
+        Ok(number)
+    }
+
+    /// Adds a further stream out of the design, of words of up to 64 bits; gives its number. Until then it is not taken.
+    ///
+    /// # Errors
+    /// A port is missing or different.
+    pub fn add_output(&mut self, name: &'static str) -> Result<usize, AcceleratorError> {
+        let ports = self.simulator.ports();
+        let number = self.more_outputs.len();
+        self.more_outputs.push(Receiver {
+            name,
+            valid: ports.port(&format!("{name}_tvalid"), Direction::Output, None)?,
+            ready: ports.port(&format!("{name}_tready"), Direction::Input, None)?,
+            data: ports.port(&format!("{name}_tdata"), Direction::Output, None)?,
+            keep: None,
+            last: ports.port(&format!("{name}_tlast"), Direction::Output, None)?,
+            stall: Stall {
+                chance: self.stalls.outputs,
+                seed: self.stalls.seed.wrapping_add(50 + number as u64),
+            }
+            .source(),
+            ready_now: false,
+            held: None,
+            collected: Vec::new(),
+        });
+        Ok(number)
+    }
+
+    /// Puts a beat on a further stream.
+    pub fn push(&mut self, input: usize, word: u64) {
+        if let Some(sender) = self.more_inputs.get_mut(input) {
+            sender.queue.push_back(vec![word]);
+        }
+    }
+
+    /// What left on a further stream.
+    pub fn collected(&self, output: usize) -> &[Word] {
+        self.more_outputs
+            .get(output)
+            .map_or(&[], |receiver| receiver.collected.as_slice())
+    }
+
+    /// Takes what left on a further stream.
+    pub fn take_collected(&mut self, output: usize) -> Vec<Word> {
+        self.more_outputs
+            .get_mut(output)
+            .map(|receiver| std::mem::take(&mut receiver.collected))
+            .unwrap_or_default()
+    }
+
+    /// Words that wait on the result stream's receiver.
+    pub(crate) fn results(&self) -> usize {
+        self.out.collected.len()
+    }
+
+    /// Beats that wait on the input streams.
+    pub(crate) fn waiting_beats(&self) -> usize {
+        self.weights
+            .iter()
+            .flatten()
+            .chain(&self.acts)
+            .chain([&self.elements])
+            .chain(&self.more_inputs)
+            .map(|sender| sender.queue.len())
+            .sum()
+    }
+
+    /// Gives the run [`AcceleratorError::Stuck`]'s time anew: the caller has done something.
+    pub(crate) const fn restart_clock(&mut self) {
+        self.last_transfer = self.cycle;
+    }
+
+    pub(crate) fn tick_while(&mut self, what: &'static str) -> Result<(), AcceleratorError> {
         if self.cycle - self.last_transfer > self.quiet_cycles {
             return Err(AcceleratorError::Stuck {
                 what,
@@ -774,7 +895,8 @@ impl<S: Simulator> AcceleratorBench<S> {
         }
     }
 
-    fn queue_beats(&mut self, job: &Job<'_>) {
+    /// Puts a job's beats on the streams: for a job that something else than this driver starts.
+    pub fn queue_beats(&mut self, job: &Job<'_>) {
         if let Some(weights) = job.weights {
             let ports = self.weights.len();
             for (port, senders) in self.weights.iter_mut().enumerate() {

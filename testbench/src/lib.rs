@@ -16,6 +16,7 @@ pub mod report;
 pub mod rust_sim;
 pub mod serial;
 pub mod simulator;
+pub mod speed;
 pub mod stimulus;
 pub mod stream;
 pub mod tool;
