@@ -491,7 +491,6 @@ pub enum TopName {
     Accelerator,
 }
 
-/// What runs the hardware.
 /// Arithmetic of a model's linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Arithmetic {
@@ -552,6 +551,14 @@ pub struct Speed {
     /// With --bench: windows of the stream `valid` that perplexity is taken from
     #[arg(long, value_name = "N", default_value_t = 2, requires = "bench", value_parser = positive)]
     pub windows: usize,
+    /// Decode on the hardware as well: the accelerator with its pipeline of tokens, in Verilator
+    #[arg(long)]
+    pub cosim: bool,
+    /// With --cosim: tokens to decode there
+    #[arg(long, value_name = "N", default_value_t = 24, requires = "cosim", value_parser = positive)]
+    pub cosim_tokens: usize,
+    #[command(flatten)]
+    pub array: ArrayArguments,
     #[command(flatten)]
     pub model_arguments: ModelArguments,
 }
@@ -563,6 +570,7 @@ fn temperature(text: &str) -> Result<f32, String> {
         .ok_or_else(|| "expected a number above 0".into())
 }
 
+/// What runs the hardware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SimulatorName {
     /// Verilator if it is installed, else rust-hdl's own simulator

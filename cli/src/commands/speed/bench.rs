@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use golden::eval::{Options, perplexity};
+use golden::model::Config;
 use golden::speed::{Choice, Counters, ModelDecoder, Start, decode, draft, sequential};
 use serde::Serialize;
 
+use super::cosim::{Cosimulation, Hardware};
 use super::{Engine, Traffic, choice, quantize};
 use crate::arguments::{Arithmetic, ModelArguments, Speed};
 use crate::model::Prepared;
@@ -27,6 +29,7 @@ struct Report {
     tokens: usize,
     perplexity_windows: usize,
     arithmetics: Vec<Table>,
+    cosimulation: Option<Cosimulation>,
     bars: Vec<Bar>,
 }
 
@@ -51,6 +54,8 @@ struct Row {
     weight_bytes_per_token: f64,
     classifier_bytes_per_token: f64,
     tokens_per_second: f64,
+    /// Passes, each with the cycles that the hardware took for one with as many rows; with --cosim, of models with the co-simulated one's shape.
+    cycles_per_token: Option<f64>,
     /// Share of tokens that are the model's own, on the model's own text.
     agreement: f64,
     perplexity: f64,
@@ -106,7 +111,7 @@ impl Account {
         self.agreeing += found.iter().zip(expected).filter(|(a, b)| a == b).count() as u64;
     }
 
-    fn row(self, names: [&str; 2], traffic: [Traffic; 2]) -> Row {
+    fn row(self, names: [&str; 2], traffic: [Traffic; 2], cycles: Option<&[f64]>) -> Row {
         let tokens = self.counters.committed.max(1) as f64;
         let [model, drafting] = traffic;
         // A model that decodes alone stands in the place of the model.
@@ -117,7 +122,16 @@ impl Account {
         let bytes = |own_passes: u64, draft_passes: u64, of: fn(Traffic) -> u64| {
             (own_passes * of(own) + draft_passes * of(drafting)) as f64 / tokens
         };
+        let of = |counters: &Counters| -> Option<f64> {
+            let passes = counters.passes_by_rows.iter().enumerate();
+            passes
+                .filter(|(_, passes)| **passes > 0)
+                .map(|(rows, &passes)| Some(passes as f64 * cycles?.get(rows)?))
+                .sum()
+        };
+        let cycles = of(&self.counters).zip(of(&self.draft));
         Row {
+            cycles_per_token: cycles.map(|(own, draft)| (own + draft) / tokens),
             way: match self.kind {
                 Kind::Sequential => format!("{name}, token by token"),
                 Kind::Speculative => format!("{name}, speculative"),
@@ -188,6 +202,7 @@ pub(super) fn run(arguments: &Speed, seed: u64, output: &Output) -> anyhow::Resu
         tokens: arguments.tokens,
         perplexity_windows: arguments.windows,
         arithmetics: Vec::new(),
+        cosimulation: None,
         bars: Vec::new(),
     };
     let shipped = arguments.model.is_none();
@@ -213,10 +228,27 @@ pub(super) fn run(arguments: &Speed, seed: u64, output: &Output) -> anyhow::Resu
             arguments,
         };
         let accounts = bench.run(&prompts, &valid, arithmetic.name(), output)?;
+        if let (true, Engine::Quantized(model)) = (arguments.cosim, target) {
+            let hardware = Hardware::new(arguments, model, output)?;
+            let (tokens, choice) = (arguments.cosim_tokens, bench.choice);
+            let rows = model.config().repetitions.max(arguments.ahead + 1);
+            report.cosimulation =
+                Some(hardware.run(model, prompts[0], tokens, end, choice, rows, output)?);
+        }
         let traffic = [Traffic::of(target), Traffic::of(drafting)];
+        // A drafting model of another shape takes other cycles, which were not measured.
+        let shape = |engine: &Engine| Config {
+            repetitions: 1,
+            ..*engine.model().trunk().config()
+        };
+        let cycles = report
+            .cosimulation
+            .as_ref()
+            .filter(|_| shape(target) == shape(drafting))
+            .map(|cosimulation| cosimulation.cycles_by_rows.as_slice());
         let rows: Vec<Row> = accounts
             .into_iter()
-            .map(|account| account.row([&names[0], &names[1]], traffic))
+            .map(|account| account.row([&names[0], &names[1]], traffic, cycles))
             .collect();
         output.line(format!("\n{} arithmetic", arithmetic.name()));
         print(&rows, output);
@@ -225,6 +257,33 @@ pub(super) fn run(arguments: &Speed, seed: u64, output: &Output) -> anyhow::Resu
             arithmetic: arithmetic.name(),
             rows,
         });
+    }
+    if let Some(cosimulation) = &report.cosimulation {
+        cosimulation.print(output);
+        let mut add = |what: &str, found: f64, bar: f64, reached: bool| {
+            report.bars.push(Bar {
+                what: format!("hardware: {what}"),
+                found,
+                bar,
+                reached,
+                timed: false,
+            });
+        };
+        let equal = f64::from(u8::from(cosimulation.agrees()));
+        add(
+            "tokens and results are the golden model's",
+            equal,
+            1.0,
+            equal == 1.0,
+        );
+        if shipped {
+            for (what, found) in [
+                ("times fewer cycles", cosimulation.fewer_cycles),
+                ("times fewer weight bytes", cosimulation.fewer_weight_bytes),
+            ] {
+                add(what, found, LEAST_SAVING, found >= LEAST_SAVING);
+            }
+        }
     }
     output.line("");
     for bar in &report.bars {
@@ -439,6 +498,8 @@ fn print(rows: &[Row], output: &Output) {
                 ),
                 count(row.weight_bytes_per_token.round() as u64),
                 count(row.classifier_bytes_per_token.round() as u64),
+                row.cycles_per_token
+                    .map_or_else(|| "-".to_owned(), |cycles| count(cycles.round() as u64)),
                 format!("{:.0}", row.tokens_per_second),
                 percent(row.agreement),
                 format!("{:.3}", row.perplexity),
@@ -454,6 +515,7 @@ fn print(rows: &[Row], output: &Output) {
             "rows a pass",
             "bytes of layers a token",
             "of the classifier",
+            "cycles a token",
             "tokens/s",
             "same token",
             "perplexity",

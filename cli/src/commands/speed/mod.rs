@@ -1,6 +1,7 @@
 //! `fgmp speed`: speculative pipelined decoding.
 
 mod bench;
+mod cosim;
 
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use golden::speed::{Choice, Counters, ModelDecoder, Run, decode, sequential};
 use golden::{Scheme, Share};
 use serde::Serialize;
 
+use self::cosim::{Cosimulation, Hardware};
 use crate::arguments::{Arithmetic, Speed};
 use crate::diagram::Diagram;
 use crate::model::{Found, Prepared, TokenReader, open};
@@ -33,6 +35,8 @@ struct Report {
     tokens_equal: bool,
     speculative: Figures,
     sequential: Figures,
+    /// On the hardware, if asked for.
+    cosimulation: Option<Cosimulation>,
 }
 
 /// What one way of decoding took.
@@ -135,6 +139,9 @@ pub fn run(arguments: &Speed, seed: u64, output: &Output) -> anyhow::Result<Outc
     if let Some(file) = &arguments.diagram {
         check_writable(file)?;
     }
+    if arguments.cosim && !arguments.bench && arguments.arithmetic == Arithmetic::Fp32 {
+        bail!("--cosim: the hardware's arithmetic is --arithmetic fgmp");
+    }
     if arguments.bench {
         return bench::run(arguments, seed, output);
     }
@@ -233,6 +240,14 @@ fn generate(
     let plain = sequential(&mut decoder, &[start], end, 1)?;
     let plain_seconds = begun.elapsed().as_secs_f64();
 
+    let cosimulation = match (arguments.cosim, engine) {
+        (true, Engine::Quantized(model)) => {
+            let hardware = Hardware::new(arguments, model, output)?;
+            let count = arguments.cosim_tokens.min(tokens);
+            Some(hardware.run(model, &prompt, count, end, choice, 0, output)?)
+        }
+        _ => None,
+    };
     let traffic = Traffic::of(engine);
     let first = |run: &Run| run.tokens.first().cloned().unwrap_or_default();
     let text_of = |token: u32| reader.text(&[token]).unwrap_or_else(|_| token.to_string());
@@ -249,8 +264,18 @@ fn generate(
         speculative: traffic.figures(&speculative.counters, seconds),
         sequential: traffic.figures(&plain.counters, plain_seconds),
         tokens: decoded,
+        cosimulation,
     };
     print(&report, &diagram, text_of, output);
+    let agrees = report.cosimulation.as_ref().is_none_or(|cosimulation| {
+        cosimulation.print(output);
+        let tokens = &cosimulation.speculative.tokens;
+        let prefix = report.tokens.starts_with(tokens);
+        if !prefix {
+            output.line("THE HARDWARE'S TOKENS DIFFER from the golden engine's");
+        }
+        prefix && cosimulation.agrees()
+    });
     if let Some(file) = &arguments.diagram {
         let svg = diagram.to_svg(DRAWN_PASSES, text_of)?;
         golden::tensors::write_atomically(file, svg.as_bytes())?;
@@ -262,7 +287,7 @@ fn generate(
         ));
     }
     output.json(&report)?;
-    Ok(Outcome::of_check(report.tokens_equal))
+    Ok(Outcome::of_check(report.tokens_equal && agrees))
 }
 
 /// Text of tokens as they come: a character may need several.
