@@ -500,7 +500,9 @@ pub enum Arithmetic {
     Fgmp,
 }
 
+// One element a cycle would make three rows' quantization the pace of a pass.
 #[derive(Debug, Args)]
+#[command(mut_arg("quantizer_lanes", |argument| argument.default_value("16")))]
 pub struct Speed {
     /// Model, packed or not (default: shared-4x3, embedded)
     #[arg(long, value_name = "MODEL")]
