@@ -1,7 +1,7 @@
-//! What is proved of the emitted pipeline: for all inputs and without a bound on time, by induction over cycles in yosys's SAT solver.
+//! What is proved of the emitted pipeline and player: for all inputs and without a bound on time, by induction over cycles in yosys's SAT solver.
 //!
 //! The properties are put into the emitted module, beside registers that record what they speak of. All of them are asserted together, and are
-//! inductive together. Each one is also shown to fail in a pipeline with a fault.
+//! inductive together. Each one is also shown to fail in a module with a fault.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use hdl::build::emit_module;
-use hdl::speed::SpeedPipeline;
+use hdl::speed::{PassPlayer, SpeedPipeline};
 use synth::yosys::YOSYS;
 
 /// The properties by name; each stands behind a macro of its own.
@@ -296,20 +296,28 @@ fn between(i: usize, j: usize) -> String {
     (i + 1..j).fold(String::new(), |text, k| text + &format!(" && !valid_{k}_q"))
 }
 
-/// What yosys says of the properties of these names.
+/// What yosys says of a module's properties of these names.
 fn check(pipeline: &Emitted, names: &[&str], steps: usize) -> (bool, String) {
+    // The counters are read by nothing here.
+    let prepare = "hierarchy -top speed_pipeline; proc; delete t:*event_counters; flatten";
+    prove(&pipeline.text, &properties(pipeline), prepare, names, steps)
+}
+
+/// Puts properties into the last module of a text, and has yosys prove those of these names by induction. Whether it could, and what it says.
+fn prove(
+    text: &str,
+    properties: &str,
+    prepare: &str,
+    names: &[&str],
+    steps: usize,
+) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
-    let head = pipeline.text.rfind("endmodule").unwrap();
-    let design = format!(
-        "{}{}endmodule\n",
-        &pipeline.text[..head],
-        properties(pipeline)
-    );
+    let head = text.rfind("endmodule").unwrap();
+    let design = format!("{}{properties}endmodule\n", &text[..head]);
     std::fs::write(folder.path().join("design.v"), design).unwrap();
     let defines: String = names.iter().map(|name| format!(" -D{name}")).collect();
-    // The counters are read by nothing here.
     let script = format!(
-        "read_verilog -formal{defines} design.v; hierarchy -top speed_pipeline; proc; delete t:*event_counters; flatten; opt -full; \
+        "read_verilog -formal{defines} design.v; {prepare}; opt -full; \
          sat -tempinduct -prove-asserts -set-assumes -maxsteps {steps}"
     );
     let output = Command::new(YOSYS.find().unwrap())
@@ -323,20 +331,23 @@ fn check(pipeline: &Emitted, names: &[&str], steps: usize) -> (bool, String) {
     (text.contains("Induction step proven: SUCCESS!"), text)
 }
 
+/// Yosys found inputs for which a property fails.
+fn is_refuted(output: &str) -> bool {
+    output.contains("model found for base case: FAIL!")
+}
+
 #[test]
 fn the_pipelines_properties_hold_for_all_inputs() {
     let full = std::env::var("FGMP_FULL").is_ok_and(|value| value == "1");
     if !full {
-        eprintln!("left out without FGMP_FULL=1: proofs of more than five stages, and of 12 bits");
+        eprintln!("left out without FGMP_FULL=1: proofs of more than four stages");
     }
     let names = PROPERTIES.map(|(name, _)| name);
     // A limit of 15 is far enough for all stages to be full before it.
-    let mut pipelines: Vec<Emitted> = (1..=if full { 8 } else { 5 })
+    let mut pipelines: Vec<Emitted> = (1..=if full { 8 } else { 4 })
         .map(emitted::<4, 2>)
         .collect();
-    if full {
-        pipelines.push(emitted::<12, 12>(3));
-    }
+    pipelines.push(emitted::<12, 12>(3));
     for pipeline in pipelines {
         let start = Instant::now();
         let (proved, text) = check(&pipeline, &names, 4);
@@ -360,7 +371,7 @@ fn the_pipelines_properties_hold_for_all_inputs() {
 
 #[test]
 fn each_property_fails_in_a_pipeline_with_a_fault() {
-    let whole = emitted::<4, 2>(3);
+    let whole = emitted::<3, 1>(3);
     for (property, from, to) in [
         // Entries are left behind when the sequence ends.
         (
@@ -410,9 +421,93 @@ fn each_property_fails_in_a_pipeline_with_a_fault() {
         };
         let (proved, output) = check(&faulty, &[property], 40);
         assert!(
-            !proved && output.contains("model found for base case: FAIL!"),
+            !proved && is_refuted(&output),
             "{property}: the fault {from} -> {to} is not found:\n{}",
             &output[output.len().saturating_sub(3000)..]
+        );
+    }
+}
+
+/// What is said of the player: the program, what the accelerator answers and when, are arbitrary.
+const PLAYER_PROPERTIES: &str = "
+  reg f_first = 1;
+  always @(posedge clock) f_first <= 0;
+  always @* assume (!f_first || reset);
+  // Since the last start of a job: STATUS was read with room for another; then ERROR was read as 0.
+  reg f_room; reg f_clean;
+  // Since the program's end: STATUS was read without a job.
+  reg f_quiet;
+  wire f_read = rvalid && rready;
+  always @(posedge clock) begin
+    if (f_read && address == 8'h18) f_room <= !rdata[1] && !rdata[2];
+    if (f_read && address == 8'h18) f_quiet <= !rdata[0];
+    if (f_read && address == 8'h1C) f_clean <= rdata[7:0] == 0;
+    if (!busy || (state_q == STARTING && access)) begin f_room <= 0; f_clean <= 0; end
+    if (state_q == HEADER) f_quiet <= 0;
+  end
+  reg f_was_busy; reg f_was_stopped;
+  always @(posedge clock) begin
+    f_was_busy <= busy && !reset;
+    f_was_stopped <= failed || stop || reset;
+  end
+  always @* if (!f_first) begin
+`ifdef ROOM
+    if (state_q == STARTING) assert (f_room && f_clean);
+    if (state_q == CHECK) assert (f_room);
+    if (state_q == FETCH || state_q == HEADER || state_q == DATA) assert (f_room && f_clean);
+`endif
+`ifdef END
+    if (state_q == CHECK && last_q) assert (f_quiet);
+    if (f_was_busy && !busy && !f_was_stopped) assert (f_quiet && last_q);
+    if (last_q && busy) assert (state_q == POLL || state_q == CHECK);
+`endif
+`ifdef ERROR
+    if (state_q == CHECK && f_read && rdata[7:0] != 0) assert (failed);
+    if (f_read && rresp != 0) assert (failed);
+    if (bvalid && bready && bresp != 0) assert (failed);
+`endif
+  end
+";
+
+#[test]
+fn the_player_starts_no_job_without_room_and_ends_no_pass_with_a_job() {
+    let text = emit_module(PassPlayer::new(4)).unwrap().concatenated();
+    let prepare = "hierarchy -top pass_player; proc; flatten; memory";
+    let check = |text: &str, names: &[&str], steps: usize| {
+        prove(text, PLAYER_PROPERTIES, prepare, names, steps)
+    };
+    let start = Instant::now();
+    let (proved, output) = check(&text, &["ROOM", "END", "ERROR"], 4);
+    assert!(proved, "{}", &output[output.len().saturating_sub(6000)..]);
+    println!("player: proved in {:.1} s", start.elapsed().as_secs_f64());
+    for (property, from, to) in [
+        // The queue's room is not awaited; a job's check is not.
+        (
+            "ROOM",
+            "access & (!rdata[1]) & (!rdata[2])",
+            "access & (!rdata[2])",
+        ),
+        (
+            "ROOM",
+            "access & (!rdata[1]) & (!rdata[2])",
+            "access & (!rdata[1])",
+        ),
+        // Behind a start nothing is read.
+        (
+            "ROOM",
+            "if ((state_q == 3'd7) & access) state_q <= POLL",
+            "if ((state_q == 3'd7) & access) state_q <= FETCH",
+        ),
+        // The last jobs are not awaited.
+        ("END", "(!last_q | (!rdata[0]))", "1'd1"),
+        // A refused job is not noticed.
+        ("ERROR", "job_fault = |rdata[7:0];", "job_fault = 1'd0;"),
+    ] {
+        assert_eq!(text.matches(from).count(), 1, "{property}: {from}");
+        let (proved, output) = check(&text.replace(from, to), &[property], 40);
+        assert!(
+            !proved && is_refuted(&output),
+            "{property}: the fault {from} -> {to} is not found"
         );
     }
 }
