@@ -2,6 +2,7 @@
 //! project that documents them (its constraint files and tables, where the i9 differs in its light only), serial pins from its
 //! example and LiteX-Boards.
 
+use super::LARGE;
 use crate::bitstream::Device;
 use crate::{
     Board, BoardPin, EngineShape, Family, Pin, Programmer, Programming, Pull, StatusLights, Uart,
@@ -74,7 +75,15 @@ pub(super) const I9: Board = Board {
     configuration: Device::Ecp5 {
         idcode: 0x4111_2043,
     },
-    nextpnr: &["--45k", "--package", "CABGA381", "--speed", "6"],
+    nextpnr: &[
+        "--45k",
+        "--package",
+        "CABGA381",
+        "--speed",
+        "6",
+        LARGE[0],
+        LARGE[1],
+    ],
     logic_cells: 43_848,
     block_memories: 108,
     multipliers: 72,

@@ -9,6 +9,10 @@ mod ulx3s;
 
 use crate::Board;
 
+/// Arguments of nextpnr for ECP5 devices above 25k cells: its second router settles the congestion of a full array in some fifty rounds, where the first one, which takes up arc after arc, is
+/// not done after hours.
+const LARGE: [&str; 2] = ["--router", "router2"];
+
 /// Every board, in the order of the listing.
 pub(crate) static ALL: [Board; 9] = [
     icebreaker::BOARD,

@@ -1,6 +1,7 @@
 //! ULX3S with an ECP5-85F or -25F: the same board with another device. Pins from the board project's own constraint file
 //! (`ulx3s_v20.lpf`), which fits boards of version 2.0 to 3.1. The serial chip's rate from the project's page.
 
+use super::LARGE;
 use crate::bitstream::Device;
 use crate::{
     Active, Board, BoardPin, EngineShape, Family, LVCMOS33, Pin, Pll, Programmer, Programming,
@@ -15,7 +16,15 @@ pub(super) const BOARD_85F: Board = Board {
     configuration: Device::Ecp5 {
         idcode: 0x4111_3043,
     },
-    nextpnr: &["--85k", "--package", "CABGA381", "--speed", "6"],
+    nextpnr: &[
+        "--85k",
+        "--package",
+        "CABGA381",
+        "--speed",
+        "6",
+        LARGE[0],
+        LARGE[1],
+    ],
     engine: EngineShape::whole(6, 3, 7, 512),
     logic_cells: 83_640,
     block_memories: 208,
