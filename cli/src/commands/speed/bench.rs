@@ -8,7 +8,7 @@ use golden::model::Config;
 use golden::speed::{Choice, Counters, ModelDecoder, Start, decode, draft, sequential};
 use serde::Serialize;
 
-use super::cosim::{Cosimulation, Hardware};
+use super::cosim::{Cosimulation, Hardware, Job};
 use super::{Engine, Traffic, choice, quantize};
 use crate::arguments::{Arithmetic, ModelArguments, Speed};
 use crate::model::Prepared;
@@ -230,10 +230,14 @@ pub(super) fn run(arguments: &Speed, seed: u64, output: &Output) -> anyhow::Resu
         let accounts = bench.run(&prompts, &valid, arithmetic.name(), output)?;
         if let (true, Engine::Quantized(model)) = (arguments.cosim, target) {
             let hardware = Hardware::new(arguments, model, output)?;
-            let (tokens, choice) = (arguments.cosim_tokens, bench.choice);
             let rows = model.config().repetitions.max(arguments.ahead + 1);
-            report.cosimulation =
-                Some(hardware.run(model, prompts[0], tokens, end, choice, rows, output)?);
+            let job = Job {
+                prompt: prompts[0],
+                tokens: arguments.cosim_tokens,
+                end,
+                choice: bench.choice,
+            };
+            report.cosimulation = Some(hardware.run(model, job, rows, output)?);
         }
         let traffic = [Traffic::of(target), Traffic::of(drafting)];
         // A drafting model of another shape takes other cycles, which were not measured.

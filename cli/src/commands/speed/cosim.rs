@@ -77,6 +77,15 @@ fn speed_error(error: DecodeError<ModelError>) -> SpeedError {
     }
 }
 
+/// What is to be decoded.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub(super) prompt: &'a [u32],
+    pub(super) tokens: usize,
+    pub(super) end: Option<u32>,
+    pub(super) choice: Choice,
+}
+
 /// The hardware, compiled.
 pub(super) struct Hardware {
     config: SpeedConfig,
@@ -128,13 +137,16 @@ impl Hardware {
     pub(super) fn run(
         &self,
         model: &QuantizedModel,
-        prompt: &[u32],
-        tokens: usize,
-        end: Option<u32>,
-        choice: Choice,
+        job: Job<'_>,
         most_rows: usize,
         output: &Output,
     ) -> anyhow::Result<Cosimulation> {
+        let Job {
+            prompt,
+            tokens,
+            end,
+            choice,
+        } = job;
         let begun = Instant::now();
         let progress = output.progress("co-simulating", (4 * tokens + 3 * most_rows) as u64);
         let step = |_: &PassRecord| progress.inc(1);

@@ -12,7 +12,7 @@ use golden::speed::{Choice, Counters, ModelDecoder, Run, decode, sequential};
 use golden::{Scheme, Share};
 use serde::Serialize;
 
-use self::cosim::{Cosimulation, Hardware};
+use self::cosim::{Cosimulation, Hardware, Job};
 use crate::arguments::{Arithmetic, Speed};
 use crate::diagram::Diagram;
 use crate::model::{Found, Prepared, TokenReader, open};
@@ -243,8 +243,13 @@ fn generate(
     let cosimulation = match (arguments.cosim, engine) {
         (true, Engine::Quantized(model)) => {
             let hardware = Hardware::new(arguments, model, output)?;
-            let count = arguments.cosim_tokens.min(tokens);
-            Some(hardware.run(model, &prompt, count, end, choice, 0, output)?)
+            let job = Job {
+                prompt: &prompt,
+                tokens: arguments.cosim_tokens.min(tokens),
+                end,
+                choice,
+            };
+            Some(hardware.run(model, job, 0, output)?)
         }
         _ => None,
     };
