@@ -4,6 +4,7 @@
 //! The crate knows no tool and no Verilog: hardware, files and tests are compared with it.
 
 pub mod block;
+pub mod ets;
 pub mod eval;
 pub mod fisher;
 pub mod format;

@@ -1,0 +1,892 @@
+//! The exact method: Lagrangian bounds by dynamic programming on the tree, and branch and bound on nodes.
+//!
+//! Objective and tie rule are one number, F · (nodes + 1) − nodes in use. What makes the programme hard is that a cluster is paid for once. So each cluster gets a multiplier μ of 0 to C, the
+//! worth of a cluster: each leaf of it earns μ, and C − μ is earned in any case. That is never less than what a set of leaves really earns, and the best set of the relaxed problem is found by one pass over
+//! the tree from the leaves up, as a node is kept if what is kept below it pays for it. Whatever the multipliers are, the sum is a bound, in integers; they are moved by subgradients.
+//!
+//! * Before: chains become one node, and a leaf is struck out if another of its cluster, at most as deep on the same path, serves as well.
+//! * Each bound also fixes nodes: those that would lower it below the best known set if they were kept, or if they weren't.
+//! * Branching is on the node that the relaxed sets agree least about. A cluster with one leaf left, or one leaf kept, has an exact multiplier, so that the bound becomes exact.
+//! * Of equal sets, the leaves are gone through in order, each is asked for if the best known set doesn't have it, and kept if there is a set as good.
+
+use serde::Serialize;
+
+use super::{Evaluation, Programme};
+
+/// What a search may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Effort {
+    /// Most nodes of branch and bound.
+    pub nodes: u64,
+}
+
+impl Default for Effort {
+    /// 100 000 nodes; a programme of 256 leaves takes some tens.
+    fn default() -> Self {
+        Self { nodes: 100_000 }
+    }
+}
+
+/// The leaves to keep.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Solution {
+    /// By leaf.
+    pub kept: Vec<bool>,
+    /// What they are worth.
+    pub evaluation: Evaluation,
+    /// No set is better by objective, nodes and leaves; false if the effort ended before that was known.
+    pub proved: bool,
+    /// No set has a larger objective than this.
+    pub bound: i64,
+    /// Nodes of branch and bound.
+    pub nodes: u64,
+    /// Passes over the tree.
+    pub relaxations: u64,
+    /// Vertices of the tree after reduction.
+    pub reduced: usize,
+}
+
+impl Programme {
+    /// The best set of leaves.
+    pub fn solve(&self, effort: Effort) -> Solution {
+        let core = Core::new(self);
+        let mut search = Search::new(&core, effort);
+        let (proved, bound) = search.run();
+        let kept = core.leaves_of(&search.best, self.len());
+        let evaluation = self.evaluate(&kept);
+        Solution {
+            kept,
+            evaluation,
+            proved,
+            bound: bound.div_euclid(core.scale) + i64::from(bound.rem_euclid(core.scale) != 0),
+            nodes: search.nodes,
+            relaxations: search.relaxations,
+            reduced: core.len(),
+        }
+    }
+}
+
+/// Below every sum that a programme has (it keeps them under 2⁶¹).
+const NEVER: i64 = -(1 << 62);
+/// Sums with a `NEVER` in them are below this, others above.
+const IMPOSSIBLE: i64 = -(1 << 61);
+/// Passes at the first node, and at the others.
+const FIRST_PASSES: u32 = 250;
+const PASSES: u32 = 24;
+
+/// The tree after reduction. A parent stands before its children, and what is below a vertex directly behind it.
+struct Core {
+    parents: Vec<usize>,
+    /// One behind the last vertex below each.
+    ends: Vec<usize>,
+    /// What a vertex adds itself, the tie rule included.
+    values: Vec<i64>,
+    /// A leaf's place in the programme and its cluster.
+    leaves: Vec<Option<(usize, usize)>>,
+    clusters: usize,
+    cover: i64,
+    /// One unit of the objective.
+    scale: i64,
+}
+
+impl Core {
+    fn new(programme: &Programme) -> Self {
+        let scale = programme.node_count() as i64 + 1;
+        let ancestors = programme.ancestors.len();
+        let mut growth = Growth {
+            parents: programme
+                .ancestors
+                .iter()
+                .chain(&programme.leaves)
+                .map(|v| v.parent)
+                .collect(),
+            values: programme
+                .ancestors
+                .iter()
+                .map(|vertex| -vertex.cost * scale - 1)
+                .chain(
+                    programme
+                        .leaves
+                        .iter()
+                        .zip(&programme.gains)
+                        .map(|(vertex, gain)| (gain - vertex.cost) * scale - 1),
+                )
+                .collect(),
+            leaves: (0..programme.node_count())
+                .map(|place| {
+                    let leaf = place.checked_sub(ancestors)?;
+                    Some((leaf, programme.clusters[leaf]))
+                })
+                .collect(),
+            alive: vec![true; programme.node_count()],
+            clusters: programme.cluster_count.max(1),
+        };
+        let mut order = growth.order();
+        loop {
+            growth.contract(&order);
+            order = growth.order();
+            if !growth.strike(&order) {
+                break;
+            }
+        }
+        let mut places = vec![0; growth.parents.len()];
+        for (place, &(vertex, _)) in order.iter().enumerate() {
+            places[vertex] = place;
+        }
+        let of = |vertex: &(usize, usize)| vertex.0;
+        Self {
+            parents: order
+                .iter()
+                .map(|vertex| growth.parents[of(vertex)].map_or(0, |parent| places[parent]))
+                .collect(),
+            ends: order.iter().map(|&(_, end)| end).collect(),
+            values: order
+                .iter()
+                .map(|vertex| growth.values[of(vertex)])
+                .collect(),
+            leaves: order
+                .iter()
+                .map(|vertex| growth.leaves[of(vertex)])
+                .collect(),
+            clusters: programme.cluster_count.max(1),
+            cover: programme.cover * scale,
+            scale,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.parents.len()
+    }
+
+    fn leaves_of(&self, selected: &[bool], count: usize) -> Vec<bool> {
+        let mut kept = vec![false; count];
+        for (leaf, &selected) in self.leaves.iter().zip(selected) {
+            if let (Some((leaf, _)), true) = (leaf, selected) {
+                kept[*leaf] = true;
+            }
+        }
+        kept
+    }
+
+    /// What a selection, whose vertices hold their parents, is worth.
+    fn worth(&self, selected: &[bool]) -> i64 {
+        let mut covered = vec![false; self.clusters];
+        let mut sum = 0;
+        for vertex in (0..self.len()).filter(|&vertex| selected[vertex]) {
+            sum += self.values[vertex];
+            if let Some((_, cluster)) = self.leaves[vertex]
+                && !std::mem::replace(&mut covered[cluster], true)
+            {
+                sum += self.cover;
+            }
+        }
+        sum
+    }
+
+    /// Drops subtrees and adds leaves as long as it pays.
+    fn improve(&self, selected: &mut [bool]) {
+        let count = self.len();
+        let mut counts = vec![0u32; self.clusters];
+        for vertex in 0..count {
+            if let (Some((_, cluster)), true) = (self.leaves[vertex], selected[vertex]) {
+                counts[cluster] += 1;
+            }
+        }
+        let mut sums = vec![0; count];
+        let mut below = vec![0u32; self.clusters];
+        // Each round pays, so that there are not many; the bound is for what is far from good.
+        for _ in 0..2 * count {
+            sums.copy_from_slice(&self.values);
+            for vertex in (1..count).rev() {
+                if selected[vertex] {
+                    sums[self.parents[vertex]] += sums[vertex];
+                }
+            }
+            let mut best = (0, None);
+            for vertex in 1..count {
+                if !selected[vertex] || -sums[vertex] <= best.0 {
+                    continue;
+                }
+                let range = vertex..self.ends[vertex];
+                let clusters = || {
+                    range
+                        .clone()
+                        .filter(|&v| selected[v])
+                        .filter_map(|v| self.leaves[v].map(|(_, cluster)| cluster))
+                };
+                let mut gain = -sums[vertex];
+                for cluster in clusters() {
+                    below[cluster] += 1;
+                    if below[cluster] == counts[cluster] {
+                        gain -= self.cover;
+                    }
+                }
+                for cluster in clusters() {
+                    below[cluster] = 0;
+                }
+                // The last child takes its parent along: its parent's turn.
+                if gain > best.0 && self.siblings(selected, vertex) {
+                    best = (gain, Some((vertex, false)));
+                }
+            }
+            for leaf in 0..count {
+                let Some((_, cluster)) = self.leaves[leaf].filter(|_| !selected[leaf]) else {
+                    continue;
+                };
+                let mut gain = if counts[cluster] == 0 { self.cover } else { 0 };
+                let mut vertex = leaf;
+                while !selected[vertex] {
+                    gain += self.values[vertex];
+                    vertex = self.parents[vertex];
+                }
+                if gain > best.0 {
+                    best = (gain, Some((leaf, true)));
+                }
+            }
+            let Some((mut vertex, add)) = best.1 else {
+                break;
+            };
+            if add {
+                if let Some((_, cluster)) = self.leaves[vertex] {
+                    counts[cluster] += 1;
+                }
+                while !selected[vertex] {
+                    selected[vertex] = true;
+                    vertex = self.parents[vertex];
+                }
+            } else {
+                for below in vertex..self.ends[vertex] {
+                    if let (Some((_, cluster)), true) = (self.leaves[below], selected[below]) {
+                        counts[cluster] -= 1;
+                    }
+                    selected[below] = false;
+                }
+            }
+        }
+    }
+
+    /// Whether another child of the vertex's parent is selected.
+    fn siblings(&self, selected: &[bool], vertex: usize) -> bool {
+        let parent = self.parents[vertex];
+        let mut child = parent + 1;
+        while child < self.ends[parent] {
+            if child != vertex && selected[child] {
+                return true;
+            }
+            child = self.ends[child];
+        }
+        false
+    }
+}
+
+/// The tree while it is reduced.
+struct Growth {
+    parents: Vec<Option<usize>>,
+    values: Vec<i64>,
+    leaves: Vec<Option<(usize, usize)>>,
+    alive: Vec<bool>,
+    clusters: usize,
+}
+
+impl Growth {
+    /// Living vertices that have a leaf below them, parents first and subtrees together, each with one behind its last descendant's place.
+    fn order(&mut self) -> Vec<(usize, usize)> {
+        let count = self.parents.len();
+        let mut has_leaf: Vec<bool> = (0..count)
+            .map(|vertex| self.alive[vertex] && self.leaves[vertex].is_some())
+            .collect();
+        let mut children: Vec<Vec<usize>> = vec![Vec::new(); count];
+        let mut roots = Vec::new();
+        // Ancestors stand before their descendants, leaves behind all ancestors, and contraction only shortens paths.
+        for vertex in (0..count).rev() {
+            self.alive[vertex] &= has_leaf[vertex];
+            if !self.alive[vertex] {
+                continue;
+            }
+            match self.parents[vertex] {
+                Some(parent) => {
+                    has_leaf[parent] = true;
+                    children[parent].push(vertex);
+                }
+                None => roots.push(vertex),
+            }
+        }
+        let mut order: Vec<(usize, usize)> = Vec::new();
+        let mut stack: Vec<(usize, Option<usize>)> =
+            roots.iter().map(|&root| (root, None)).collect();
+        while let Some((vertex, place)) = stack.pop() {
+            if let Some(place) = place {
+                order[place].1 = order.len();
+            } else {
+                stack.push((vertex, Some(order.len())));
+                order.push((vertex, 0));
+                stack.extend(children[vertex].iter().map(|&child| (child, None)));
+            }
+        }
+        order
+    }
+
+    /// Merges every vertex that has one child with this child.
+    fn contract(&mut self, order: &[(usize, usize)]) {
+        let mut children = vec![0u32; self.parents.len()];
+        for &(vertex, _) in order {
+            if let Some(parent) = self.parents[vertex] {
+                children[parent] += 1;
+            }
+        }
+        for &(vertex, _) in order {
+            if let Some(parent) = self.parents[vertex]
+                && children[parent] == 1
+            {
+                self.values[vertex] += self.values[parent];
+                self.parents[vertex] = self.parents[parent];
+                self.alive[parent] = false;
+            }
+        }
+    }
+
+    /// Strikes out leaves that another serves as well for; true if there were any.
+    fn strike(&mut self, order: &[(usize, usize)]) -> bool {
+        let mut ranges = vec![(0, 0); self.parents.len()];
+        for (place, &(vertex, end)) in order.iter().enumerate() {
+            ranges[vertex] = (place, end);
+        }
+        let mut members: Vec<Vec<(i64, usize, usize)>> = vec![Vec::new(); self.clusters];
+        for &(vertex, _) in order {
+            if let Some((leaf, cluster)) = self.leaves[vertex] {
+                members[cluster].push((self.values[vertex], leaf, vertex));
+            }
+        }
+        let mut struck = false;
+        for members in &mut members {
+            // The best first; of equals the smaller leaf.
+            members.sort_by_key(|&(value, leaf, _)| (std::cmp::Reverse(value), leaf));
+            let mut standing: Vec<usize> = Vec::new();
+            for &(value, _, vertex) in members.iter() {
+                let place = ranges[vertex].0;
+                let served = value < 0
+                    && standing.iter().any(|&other| {
+                        self.parents[other].is_none_or(|parent| {
+                            let (start, end) = ranges[parent];
+                            (start..end).contains(&place)
+                        })
+                    });
+                if served {
+                    self.alive[vertex] = false;
+                    struck = true;
+                } else {
+                    standing.push(vertex);
+                }
+            }
+        }
+        struck
+    }
+}
+
+/// What is decided about a vertex.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fix {
+    Free,
+    In,
+    Out,
+}
+
+/// A node of branch and bound.
+#[derive(Clone)]
+struct Branch {
+    fixes: Vec<Fix>,
+    multipliers: Vec<i64>,
+    /// Multipliers that are exact: of clusters with a leaf kept, and with at most one left.
+    exact: Vec<bool>,
+}
+
+/// What a search below a node is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    /// Sets better than the best known.
+    Better,
+    /// A set that is worth this.
+    Equal(i64),
+}
+
+/// What became of a node.
+enum Outcome {
+    /// Nothing below it serves.
+    Closed,
+    /// A set as good as was wanted is the best now.
+    Found,
+    /// A vertex to decide about, and whether it is more likely kept.
+    Open(usize, bool),
+}
+
+struct Search<'a> {
+    core: &'a Core,
+    effort: Effort,
+    nodes: u64,
+    relaxations: u64,
+    /// The best set known, and its worth.
+    best: Vec<bool>,
+    worth: i64,
+    /// Of the last pass: what each vertex and all below it contribute if it is kept.
+    gains: Vec<i64>,
+    /// Children that are kept because they pay, or must be.
+    contributing: Vec<u32>,
+    /// Largest and second largest gain of the other children.
+    others: Vec<[i64; 2]>,
+    /// The one with the largest.
+    leading: Vec<usize>,
+    selected: Vec<bool>,
+    counts: Vec<i64>,
+    /// What is lost if a vertex has to be kept, or mustn't be.
+    losses: Vec<[i64; 2]>,
+}
+
+impl<'a> Search<'a> {
+    fn new(core: &'a Core, effort: Effort) -> Self {
+        let count = core.len();
+        let mut best = vec![true; count];
+        core.improve(&mut best);
+        Self {
+            core,
+            effort,
+            nodes: 0,
+            relaxations: 0,
+            worth: core.worth(&best),
+            best,
+            gains: vec![0; count],
+            contributing: vec![0; count],
+            others: vec![[NEVER; 2]; count],
+            leading: vec![0; count],
+            selected: vec![false; count],
+            counts: vec![0; core.clusters],
+            losses: vec![[0; 2]; count],
+        }
+    }
+
+    /// Whether the best set is proved, and a bound.
+    fn run(&mut self) -> (bool, i64) {
+        let mut root = Branch {
+            fixes: vec![Fix::Free; self.core.len()],
+            multipliers: vec![self.core.cover / 2; self.core.clusters],
+            exact: vec![false; self.core.clusters],
+        };
+        // What is fixed for better sets doesn't hold for equal ones: those begin anew.
+        let mut ties = root.clone();
+        let mut bound = self.upper_bound();
+        match self.explore(&mut root, Goal::Better, FIRST_PASSES, &mut bound) {
+            Outcome::Closed | Outcome::Found => ties.multipliers = root.multipliers,
+            Outcome::Open(vertex, keep) => {
+                ties.multipliers.clone_from(&root.multipliers);
+                if !self.branch(root, Some((vertex, keep)), Goal::Better) {
+                    return (false, bound.max(self.worth));
+                }
+            }
+        }
+        (self.first_of_equals(ties), self.worth)
+    }
+
+    /// All that can be earned.
+    fn upper_bound(&self) -> i64 {
+        let earned: i64 = self.core.values.iter().map(|&value| value.max(0)).sum();
+        earned + self.core.cover * self.core.clusters as i64
+    }
+
+    /// Makes the best set the one with the smallest leaves of all that are worth as much. False if the effort ended.
+    fn first_of_equals(&mut self, mut at: Branch) -> bool {
+        let worth = self.worth;
+        let mut leaves: Vec<(usize, usize)> = (0..self.core.len())
+            .filter_map(|vertex| self.core.leaves[vertex].map(|(leaf, _)| (leaf, vertex)))
+            .collect();
+        leaves.sort_unstable();
+        let mut stale = true;
+        for (_, vertex) in leaves {
+            if stale {
+                self.propagate(&mut at);
+                if self.relax(&at) >= worth {
+                    self.fix(&mut at, worth);
+                }
+                stale = false;
+            }
+            if at.fixes[vertex] != Fix::Free {
+                continue;
+            }
+            if !self.best[vertex] {
+                let mut with = at.clone();
+                with.fixes[vertex] = Fix::In;
+                if !self.branch(with, None, Goal::Equal(worth)) {
+                    return false;
+                }
+            }
+            at.fixes[vertex] = if self.best[vertex] { Fix::In } else { Fix::Out };
+            stale = true;
+        }
+        true
+    }
+
+    /// Branch and bound below a node, which may have been explored already. False if the effort ended.
+    fn branch(&mut self, root: Branch, open: Option<(usize, bool)>, goal: Goal) -> bool {
+        let mut stack = Vec::new();
+        match open {
+            Some((vertex, keep)) => split(&mut stack, root, vertex, keep),
+            None => stack.push(root),
+        }
+        while let Some(mut at) = stack.pop() {
+            if self.nodes >= self.effort.nodes {
+                return false;
+            }
+            let mut bound = i64::MAX;
+            match self.explore(&mut at, goal, PASSES, &mut bound) {
+                Outcome::Closed => {}
+                Outcome::Found => break,
+                Outcome::Open(vertex, keep) => split(&mut stack, at, vertex, keep),
+            }
+        }
+        true
+    }
+
+    /// Bounds a node, fixes what can be fixed, and looks for sets. `bound` is lowered.
+    fn explore(&mut self, at: &mut Branch, goal: Goal, passes: u32, bound: &mut i64) -> Outcome {
+        self.nodes += 1;
+        if !self.propagate(at) {
+            return Outcome::Closed;
+        }
+        let mut multipliers = at.multipliers.clone();
+        let mut lowest = i64::MAX;
+        let mut frequency = vec![0u32; self.core.len()];
+        let (mut step, mut stalled) = (1.0, 0);
+        for pass in 0..passes {
+            let found = self.relax(at);
+            if let Some(outcome) = self.offer(goal, found) {
+                *bound = (*bound).min(found);
+                return outcome;
+            }
+            if goal == Goal::Better && pass % 8 == 0 {
+                let mut set = self.selected.clone();
+                self.core.improve(&mut set);
+                self.take(set);
+            }
+            let target = match goal {
+                Goal::Better => self.worth,
+                Goal::Equal(worth) => worth - 1,
+            };
+            if found <= target {
+                *bound = (*bound).min(found);
+                return Outcome::Closed;
+            }
+            if found < lowest {
+                lowest = found;
+                *bound = (*bound).min(found);
+                multipliers.clone_from(&at.multipliers);
+                stalled = 0;
+                let changed = self.fix(at, target + 1);
+                if changed && !self.propagate(at) {
+                    return Outcome::Closed;
+                }
+            } else {
+                stalled += 1;
+                if stalled == 5 {
+                    step *= 0.5;
+                    stalled = 0;
+                    at.multipliers.clone_from(&multipliers);
+                    self.pin(at);
+                    self.relax(at);
+                }
+            }
+            if pass * 2 >= passes {
+                for (frequency, &selected) in frequency.iter_mut().zip(&self.selected) {
+                    *frequency += u32::from(selected);
+                }
+            }
+            self.descend(at, step * (lowest - target) as f64);
+        }
+        at.multipliers = multipliers;
+        self.pin(at);
+        let half = passes - passes.div_ceil(2);
+        // The least decided vertex; of equals the one with most below it.
+        let open = (0..self.core.len())
+            .filter(|&vertex| at.fixes[vertex] == Fix::Free)
+            .min_by_key(|&vertex| {
+                let below = self.core.ends[vertex] - vertex;
+                (
+                    frequency[vertex].abs_diff(half.div_ceil(2)),
+                    std::cmp::Reverse(below),
+                )
+            });
+        open.map_or(Outcome::Closed, |vertex| {
+            Outcome::Open(vertex, frequency[vertex] * 2 >= half)
+        })
+    }
+
+    /// Takes the relaxed set if it serves, and closes a node that nothing below can serve for.
+    fn offer(&mut self, goal: Goal, bound: i64) -> Option<Outcome> {
+        if bound < IMPOSSIBLE {
+            return Some(Outcome::Closed);
+        }
+        match goal {
+            Goal::Better => {
+                self.take(self.selected.clone());
+                (bound <= self.worth).then_some(Outcome::Closed)
+            }
+            Goal::Equal(worth) => {
+                if bound < worth {
+                    return Some(Outcome::Closed);
+                }
+                if self.core.worth(&self.selected) < worth {
+                    return None;
+                }
+                self.best.clone_from(&self.selected);
+                Some(Outcome::Found)
+            }
+        }
+    }
+
+    /// Keeps a set if it is better than the best known.
+    fn take(&mut self, set: Vec<bool>) {
+        let worth = self.core.worth(&set);
+        if worth > self.worth {
+            (self.best, self.worth) = (set, worth);
+        }
+    }
+
+    /// Follows what is fixed up and down the tree. False if nothing is left.
+    fn propagate(&self, at: &mut Branch) -> bool {
+        let core = self.core;
+        let fixes = &mut at.fixes;
+        let count = core.len();
+        if count == 0 || fixes[0] == Fix::Out {
+            return false;
+        }
+        fixes[0] = Fix::In;
+        for vertex in 1..count {
+            if fixes[core.parents[vertex]] == Fix::Out {
+                if fixes[vertex] == Fix::In {
+                    return false;
+                }
+                fixes[vertex] = Fix::Out;
+            }
+        }
+        // Children that aren't out.
+        let mut open = vec![0u32; count];
+        for vertex in (0..count).rev() {
+            if core.leaves[vertex].is_none() && open[vertex] == 0 {
+                if fixes[vertex] == Fix::In {
+                    return false;
+                }
+                fixes[vertex] = Fix::Out;
+            }
+            if vertex > 0 {
+                let parent = core.parents[vertex];
+                open[parent] += u32::from(fixes[vertex] != Fix::Out);
+                if fixes[vertex] == Fix::In {
+                    if fixes[parent] == Fix::Out {
+                        return false;
+                    }
+                    fixes[parent] = Fix::In;
+                }
+            }
+        }
+        for vertex in 1..count {
+            let parent = core.parents[vertex];
+            if fixes[parent] == Fix::In && open[parent] == 1 && fixes[vertex] == Fix::Free {
+                fixes[vertex] = Fix::In;
+            }
+        }
+        self.pin(at);
+        true
+    }
+
+    /// Sets the multipliers that are exact.
+    fn pin(&self, at: &mut Branch) {
+        let mut left = vec![0u32; self.core.clusters];
+        let mut kept = vec![false; self.core.clusters];
+        for (leaf, &fix) in self.core.leaves.iter().zip(&at.fixes) {
+            if let Some((_, cluster)) = *leaf {
+                left[cluster] += u32::from(fix != Fix::Out);
+                kept[cluster] |= fix == Fix::In;
+            }
+        }
+        for cluster in 0..self.core.clusters {
+            at.exact[cluster] = kept[cluster] || left[cluster] < 2;
+            if kept[cluster] {
+                at.multipliers[cluster] = 0;
+            } else if left[cluster] < 2 {
+                at.multipliers[cluster] = self.core.cover;
+            }
+        }
+    }
+
+    /// The best set of the relaxed problem; its worth is a bound.
+    fn relax(&mut self, at: &Branch) -> i64 {
+        self.relaxations += 1;
+        let core = self.core;
+        let count = core.len();
+        self.gains.copy_from_slice(&core.values);
+        self.contributing.fill(0);
+        self.others.fill([NEVER; 2]);
+        for vertex in (0..count).rev() {
+            let gain = if at.fixes[vertex] == Fix::Out {
+                NEVER
+            } else if let Some((_, cluster)) = core.leaves[vertex] {
+                self.gains[vertex] + at.multipliers[cluster]
+            } else if self.gains[vertex] < IMPOSSIBLE {
+                NEVER
+            } else if self.contributing[vertex] == 0 {
+                let best = self.others[vertex][0];
+                if best < IMPOSSIBLE {
+                    NEVER
+                } else {
+                    self.gains[vertex] + best
+                }
+            } else {
+                self.gains[vertex]
+            };
+            self.gains[vertex] = gain;
+            if vertex == 0 {
+                break;
+            }
+            let parent = core.parents[vertex];
+            if gain < IMPOSSIBLE {
+                if at.fixes[vertex] == Fix::In {
+                    self.gains[parent] = NEVER;
+                }
+            } else if gain > 0 || at.fixes[vertex] == Fix::In {
+                self.contributing[parent] += 1;
+                if self.gains[parent] >= IMPOSSIBLE {
+                    self.gains[parent] += gain;
+                }
+            } else if gain > self.others[parent][0] {
+                self.others[parent] = [gain, self.others[parent][0]];
+                self.leading[parent] = vertex;
+            } else if gain > self.others[parent][1] {
+                self.others[parent][1] = gain;
+            }
+        }
+        let Some(&root) = self.gains.first() else {
+            return NEVER;
+        };
+        if root < IMPOSSIBLE {
+            return NEVER;
+        }
+        self.counts.fill(0);
+        self.selected[0] = true;
+        for vertex in 0..count {
+            if vertex > 0 {
+                let parent = core.parents[vertex];
+                self.selected[vertex] = self.selected[parent] && self.contributes(at, vertex);
+            }
+            if let (Some((_, cluster)), true) = (core.leaves[vertex], self.selected[vertex]) {
+                self.counts[cluster] += 1;
+            }
+        }
+        let certain: i64 = at
+            .multipliers
+            .iter()
+            .map(|&multiplier| core.cover - multiplier)
+            .sum();
+        root + certain
+    }
+
+    /// Whether a vertex is kept if its parent is.
+    fn contributes(&self, at: &Branch, vertex: usize) -> bool {
+        let parent = self.core.parents[vertex];
+        self.gains[vertex] >= IMPOSSIBLE
+            && (self.gains[vertex] > 0
+                || at.fixes[vertex] == Fix::In
+                || self.contributing[parent] == 0 && self.leading[parent] == vertex)
+    }
+
+    /// Fixes what can't be otherwise in a set worth `wanted`, by the last pass. True if anything was.
+    fn fix(&mut self, at: &mut Branch, wanted: i64) -> bool {
+        let core = self.core;
+        let Some(&root) = self.gains.first() else {
+            return false;
+        };
+        let certain: i64 = at
+            .multipliers
+            .iter()
+            .map(|&multiplier| core.cover - multiplier)
+            .sum();
+        let slack = root + certain - wanted;
+        let far = -IMPOSSIBLE;
+        let mut changed = false;
+        if let Some(first) = self.losses.first_mut() {
+            *first = [0, far];
+        }
+        for vertex in 1..core.len() {
+            let parent = core.parents[vertex];
+            let gain = self.gains[vertex];
+            let [kept_above, dropped_above] = self.losses[parent];
+            let [first, second] = self.others[parent];
+            let kept = if gain < IMPOSSIBLE {
+                far
+            } else if self.contributes(at, vertex) {
+                kept_above
+            } else if self.contributing[parent] > 0 {
+                kept_above.saturating_add(-gain)
+            } else {
+                kept_above.saturating_add(first - gain)
+            };
+            let dropped = if at.fixes[vertex] == Fix::In {
+                far
+            } else if !self.selected[vertex] {
+                0
+            } else {
+                let stays = match self.contributing[parent] {
+                    // Without it the best of the others would be needed.
+                    0 => gain.saturating_sub(second),
+                    1 => gain.saturating_sub(first),
+                    _ => gain,
+                };
+                stays.min(dropped_above)
+            };
+            self.losses[vertex] = [kept.min(far), dropped.min(far)];
+            if at.fixes[vertex] == Fix::Free {
+                if kept > slack {
+                    at.fixes[vertex] = Fix::Out;
+                    changed = true;
+                } else if dropped > slack {
+                    at.fixes[vertex] = Fix::In;
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// Moves the multipliers against the subgradient of the last pass, by a length whose square is `fall`² over its own.
+    fn descend(&self, at: &mut Branch, fall: f64) {
+        let cover = self.core.cover;
+        let slope = |at: &Branch, cluster: usize| {
+            let slope = self.counts[cluster] - 1;
+            let multiplier = at.multipliers[cluster];
+            let stuck = slope > 0 && multiplier == 0 || slope < 0 && multiplier == cover;
+            if stuck || at.exact[cluster] { 0 } else { slope }
+        };
+        let square: i64 = (0..self.core.clusters)
+            .map(|cluster| slope(at, cluster).pow(2))
+            .sum();
+        if square == 0 {
+            return;
+        }
+        let length = (fall / square as f64).max(1.0);
+        for cluster in 0..self.core.clusters {
+            let slope = slope(at, cluster);
+            if slope != 0 {
+                let moved = at.multipliers[cluster] as f64 - length * slope as f64;
+                at.multipliers[cluster] = (moved as i64).clamp(0, cover);
+            }
+        }
+    }
+}
+
+/// Both sides of a decision; the likelier one is next.
+fn split(stack: &mut Vec<Branch>, at: Branch, vertex: usize, keep: bool) {
+    let mut other = at.clone();
+    let mut likely = at;
+    (likely.fixes[vertex], other.fixes[vertex]) = if keep {
+        (Fix::In, Fix::Out)
+    } else {
+        (Fix::Out, Fix::In)
+    };
+    stack.extend([other, likely]);
+}

@@ -1,0 +1,509 @@
+//! Efficient tree search: the exact choice of leaves against plain enumeration and a solver of others, and the shared width against its definition.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+use std::time::{Duration, Instant};
+
+use golden::ets::published::{self, Pass};
+use golden::ets::{
+    Effort, Evaluation, Lambda, NodeId, NodePrice, Prices, Programme, ProgrammeError, Scores,
+    SearchTree, State, Temperature, allocate,
+};
+use good_lp::{
+    Expression, ProblemVariables, Solution as _, SolverModel, Variable, constraint, microlp,
+    variable,
+};
+use proptest::prelude::*;
+
+/// A number below `bound` from a counter of numbers drawn.
+fn draw(state: &mut u64, bound: u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (z ^ z >> 31) % bound
+}
+
+fn unit(state: &mut u64) -> f32 {
+    draw(state, 1 << 24) as f32 / (1 << 24) as f32
+}
+
+fn full() -> bool {
+    std::env::var_os("FGMP_FULL").is_some_and(|value| value == "1")
+}
+
+/// A choice to be made.
+struct Choice {
+    tree: SearchTree,
+    leaves: Vec<NodeId>,
+    weights: Vec<u32>,
+    clusters: Vec<u32>,
+}
+
+impl Choice {
+    fn programme(&self, prices: Prices) -> Programme {
+        Programme::new(
+            &self.tree,
+            &self.leaves,
+            &self.weights,
+            Some(&self.clusters),
+            prices,
+        )
+        .unwrap()
+    }
+}
+
+/// A tree as REBASE grows it: the width shared by score at each step, scores that wander, a few ideas for each step that siblings and cousins share.
+fn grown(state: &mut u64, width: u32, depth: u32, ideas: u64) -> Choice {
+    let mut tree = SearchTree::new(width, 3);
+    let temperature = Temperature::PUBLISHED;
+    let mut scores = vec![0.5f32];
+    let mut clusters = vec![0u32];
+    for _ in 0..depth {
+        let leaves = tree.frontier();
+        let of: Vec<f32> = leaves.iter().map(|&leaf| scores[leaf]).collect();
+        let counts = allocate(&Scores::new(&of), None, temperature, tree.remaining()).counts;
+        for (&leaf, &count) in leaves.iter().zip(&counts) {
+            if count == 0 {
+                tree.decide(leaf, State::Pruned).unwrap();
+            }
+            for _ in 0..count {
+                let score = (scores[leaf] + 0.3 * (unit(state) - 0.5)).clamp(0.0, 1.0);
+                tree.add(leaf, 20 + draw(state, 80) as u32, score).unwrap();
+                scores.push(score);
+                // Siblings are likelier to say the same than cousins.
+                let family = if draw(state, 3) > 0 { leaf as u64 } else { 0 };
+                clusters.push((family * ideas + draw(state, ideas)) as u32);
+            }
+        }
+    }
+    let leaves = tree.frontier();
+    let of: Vec<f32> = leaves.iter().map(|&leaf| scores[leaf]).collect();
+    let weights = allocate(&Scores::new(&of), None, temperature, width).counts;
+    let clusters = leaves.iter().map(|&leaf| clusters[leaf]).collect();
+    Choice {
+        tree,
+        leaves,
+        weights,
+        clusters,
+    }
+}
+
+/// A tree of any shape, with few different weights and clusters: many sets are worth the same.
+fn tied(state: &mut u64, leaves: usize) -> Choice {
+    let mut tree = SearchTree::new(leaves as u32, 1);
+    let inner = 1 + draw(state, 1 + leaves as u64) as usize;
+    let mut parents = vec![0];
+    for _ in 0..inner {
+        let parent = parents[draw(state, parents.len() as u64) as usize];
+        parents.push(tree.add(parent, 1 + draw(state, 2) as u32, 0.0).unwrap());
+    }
+    let leaves: Vec<NodeId> = (0..leaves)
+        .map(|_| {
+            let parent = parents[draw(state, parents.len() as u64) as usize];
+            tree.add(parent, 1 + draw(state, 2) as u32, 0.0).unwrap()
+        })
+        .collect();
+    let most = 1 + draw(state, 3);
+    let weights = leaves.iter().map(|_| draw(state, most) as u32).collect();
+    let kinds = 1 + draw(state, leaves.len() as u64);
+    let clusters = leaves.iter().map(|_| draw(state, kinds) as u32).collect();
+    Choice {
+        tree,
+        leaves,
+        weights,
+        clusters,
+    }
+}
+
+fn prices(state: &mut u64) -> Prices {
+    let of = |state: &mut u64| {
+        Lambda::new([0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0][draw(state, 7) as usize]).unwrap()
+    };
+    Prices {
+        budget: of(state),
+        diversity: of(state),
+        node: [NodePrice::Nodes, NodePrice::Tokens][draw(state, 2) as usize],
+    }
+}
+
+#[test]
+fn every_small_choice_is_the_best_of_all() {
+    let mut state = 1;
+    let trials = if full() { 20_000 } else { 2000 };
+    let mut ties = 0;
+    for trial in 0..trials {
+        let most = if trial % 20 == 0 { 14 } else { 9 };
+        let count = 1 + draw(&mut state, most) as usize;
+        let choice = tied(&mut state, count);
+        let prices = prices(&mut state);
+        let programme = choice.programme(prices);
+        let (kept, evaluation) = programme.enumerate().unwrap();
+        let found = programme.solve(Effort::default());
+        assert!(found.proved);
+        assert_eq!(found.evaluation, evaluation, "trial {trial}");
+        assert_eq!(found.kept, kept, "trial {trial}: {prices:?}");
+        assert_eq!(found.bound, evaluation.objective);
+        // The set from behind is as good as often as ties are there to be decided.
+        let reversed: Vec<usize> = (0..count).rev().collect();
+        let mirrored = Choice {
+            tree: choice.tree.clone(),
+            leaves: reversed.iter().map(|&leaf| choice.leaves[leaf]).collect(),
+            weights: reversed.iter().map(|&leaf| choice.weights[leaf]).collect(),
+            clusters: reversed.iter().map(|&leaf| choice.clusters[leaf]).collect(),
+        };
+        let other = mirrored.programme(prices).solve(Effort::default());
+        assert_eq!(other.evaluation, evaluation);
+        ties += usize::from(!other.kept.iter().rev().eq(&kept));
+    }
+    assert!(ties * 20 > trials, "{ties} ties");
+}
+
+/// The objective's largest value by another solver: its set, counted again in integers.
+fn by_microlp(programme: &Programme) -> Evaluation {
+    let parts = programme.parts();
+    let mut variables = ProblemVariables::new();
+    let ancestors: Vec<(Variable, Option<usize>, i64)> = parts
+        .ancestors()
+        .map(|(parent, cost)| (variables.add(variable().binary()), parent, cost))
+        .collect();
+    let leaves: Vec<(Variable, Option<usize>, i64, usize)> = parts
+        .leaves()
+        .map(|(parent, cost, gain, cluster)| {
+            (
+                variables.add(variable().binary()),
+                parent,
+                gain - cost,
+                cluster,
+            )
+        })
+        .collect();
+    let clusters: Vec<Variable> = (0..programme.cluster_count())
+        .map(|_| variables.add(variable().binary()))
+        .collect();
+    let scale = 1.0 / programme.value(1).recip().abs().max(1.0);
+    let mut objective = Expression::from(0.0);
+    for &(kept, _, cost) in &ancestors {
+        objective -= kept * (cost as f64 * scale);
+    }
+    for &(kept, _, gain, _) in &leaves {
+        objective += kept * (gain as f64 * scale);
+    }
+    for &covered in &clusters {
+        objective += covered * (parts.cover() as f64 * scale);
+    }
+    let mut model = variables.maximise(objective).using(microlp);
+    let below = ancestors
+        .iter()
+        .map(|&(kept, parent, _)| (kept, parent))
+        .chain(leaves.iter().map(|&(kept, parent, ..)| (kept, parent)));
+    for (kept, parent) in below {
+        if let Some(parent) = parent {
+            model = model.with(constraint!(kept <= ancestors[parent].0));
+        }
+    }
+    for (cluster, &covered) in clusters.iter().enumerate() {
+        let members: Expression = leaves
+            .iter()
+            .filter(|leaf| leaf.3 == cluster)
+            .map(|leaf| leaf.0)
+            .sum();
+        model = model.with(constraint!(covered <= members));
+    }
+    let some: Expression = leaves.iter().map(|leaf| leaf.0).sum();
+    model = model.with(constraint!(some >= 1.0));
+    let solution = model.solve().unwrap();
+    let kept: Vec<bool> = leaves
+        .iter()
+        .map(|leaf| solution.value(leaf.0) > 0.5)
+        .collect();
+    programme.evaluate(&kept)
+}
+
+#[test]
+fn middling_choices_against_another_solver() {
+    let mut state = 2;
+    let trials = if full() { 300 } else { 40 };
+    for trial in 0..trials {
+        let (choice, prices) = if trial % 4 == 0 {
+            let count = 20 + draw(&mut state, 20) as usize;
+            (tied(&mut state, count), prices(&mut state))
+        } else {
+            let width = [16, 32, 64][draw(&mut state, 3) as usize];
+            let depth = 3 + draw(&mut state, 12) as u32;
+            let ideas = 1 + draw(&mut state, 4);
+            (
+                grown(&mut state, width, depth, ideas),
+                Prices::published(width),
+            )
+        };
+        let programme = choice.programme(prices);
+        let found = programme.solve(Effort::default());
+        assert!(found.proved, "trial {trial}");
+        let theirs = by_microlp(&programme);
+        assert_eq!(
+            found.evaluation.objective, theirs.objective,
+            "trial {trial}: {prices:?}"
+        );
+        assert_eq!(programme.evaluate(&found.kept), found.evaluation);
+    }
+}
+
+/// Parents that each cover a few clusters, among them clusters that others cover: a set cover with prices, what makes the programme hard.
+fn covering(state: &mut u64, parents: usize, children: usize, clusters: u64, most: u64) -> Choice {
+    let mut tree = SearchTree::new(256, 1);
+    let mut choice = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..parents {
+        let parent = tree.add(0, 1, 0.0).unwrap();
+        for _ in 0..children {
+            choice.0.push(tree.add(parent, 1, 0.0).unwrap());
+            choice.1.push(draw(state, most) as u32);
+            choice.2.push(draw(state, clusters) as u32);
+        }
+    }
+    let (leaves, weights, clusters) = choice;
+    Choice {
+        tree,
+        leaves,
+        weights,
+        clusters,
+    }
+}
+
+/// Times, with `--nocapture`: what docs/tree-search.md says of them.
+#[test]
+fn wide_choices_are_proved() {
+    let trials = if full() { 400 } else { 16 };
+    for width in [16u32, 64, 256] {
+        for kind in ["grown", "scattered", "tied", "covering"] {
+            let mut state = 3;
+            let mut times = Vec::new();
+            let (mut nodes, mut passes, mut reduced) = (Vec::new(), 0, 0);
+            for trial in 0..trials {
+                let depth = [5, 10, 25, 40][trial % 4];
+                let count = width as usize;
+                let mut choice = match kind {
+                    "grown" | "scattered" => grown(&mut state, width, depth, 1 + trial as u64 % 5),
+                    "tied" => tied(&mut state, count),
+                    _ => covering(&mut state, count / 4, 4, u64::from(width) / 3, 3),
+                };
+                if kind == "scattered" {
+                    let kinds = u64::from(width) / [1, 2, 4, 8][trial / 4 % 4];
+                    for cluster in &mut choice.clusters {
+                        *cluster = draw(&mut state, kinds) as u32;
+                    }
+                }
+                let programme = choice.programme(Prices::published(width));
+                let start = Instant::now();
+                let found = programme.solve(Effort::default());
+                times.push(start.elapsed());
+                assert!(found.proved, "width {width}, {kind} {trial}");
+                nodes.push(found.nodes);
+                passes += found.relaxations;
+                reduced += found.reduced;
+            }
+            times.sort_unstable();
+            nodes.sort_unstable();
+            let mean = times.iter().sum::<Duration>() / trials as u32;
+            eprintln!(
+                "width {width}, {kind}: {mean:.0?} a choice, median {:.0?}, at most {:.0?}; {:.1} nodes, at most {}; {} passes, {} vertices left",
+                times[trials / 2],
+                times[trials - 1],
+                nodes.iter().sum::<u64>() as f64 / trials as f64,
+                nodes[trials - 1],
+                passes / trials as u64,
+                reduced / trials,
+            );
+        }
+    }
+}
+
+#[test]
+fn value_is_the_published_objective() {
+    let mut state = 5;
+    for width in [16, 64] {
+        let choice = grown(&mut state, width, 8, 3);
+        let prices = Prices::published(width);
+        let programme = choice.programme(prices);
+        let count = programme.len();
+        let all = programme.evaluate(&vec![true; count]);
+        let (budget, diversity) = (
+            f64::from(prices.budget.thousandths()) / 1000.0,
+            f64::from(prices.diversity.thousandths()) / 1000.0,
+        );
+        // Keeping everything is worth 1 − λ_b + λ_d.
+        assert!((programme.value(all.objective) - (1.0 - budget + diversity)).abs() < 1e-12);
+        assert_eq!(all.nodes as usize, programme.node_count());
+        for _ in 0..50 {
+            let kept: Vec<bool> = (0..count).map(|_| draw(&mut state, 3) == 0).collect();
+            let set: Vec<usize> = (0..count).filter(|&leaf| kept[leaf]).collect();
+            let of: Vec<NodeId> = set.iter().map(|&leaf| choice.leaves[leaf]).collect();
+            let weight: u32 = set.iter().map(|&leaf| choice.weights[leaf]).sum();
+            let mut covered: Vec<u32> = set.iter().map(|&leaf| choice.clusters[leaf]).collect();
+            covered.sort_unstable();
+            covered.dedup();
+            let nodes = choice.tree.union(&of).unwrap().len();
+            let expected = f64::from(weight) / f64::from(choice.weights.iter().sum::<u32>())
+                - budget * nodes as f64 / programme.node_count() as f64
+                + diversity * covered.len() as f64 / programme.cluster_count() as f64;
+            let found = programme.evaluate(&kept);
+            assert!((programme.value(found.objective) - expected).abs() < 1e-12);
+            assert_eq!(found.nodes as usize, nodes);
+        }
+    }
+}
+
+#[test]
+fn corner_cases() {
+    let prices = Prices::published(16);
+    let solve = |tree: &SearchTree, weights: &[u32], clusters: Option<&[u32]>| {
+        Programme::new(tree, &tree.frontier(), weights, clusters, prices)
+            .map(|programme| programme.solve(Effort::default()).kept)
+    };
+    // The root alone, whatever it weighs.
+    let mut tree = SearchTree::new(1, 0);
+    assert_eq!(solve(&tree, &[0], None), Ok(vec![true]));
+    assert_eq!(solve(&tree, &[1], Some(&[7])), Ok(vec![true]));
+    assert_eq!(tree.remaining(), 1);
+    // All trajectories finished: nothing is left to choose.
+    let a = tree.add(0, 5, f32::NAN).unwrap();
+    tree.decide(a, State::Completed).unwrap();
+    assert_eq!(solve(&tree, &[], None), Err(ProgrammeError::Empty));
+    assert_eq!(tree.remaining(), 0);
+    // One continuation: one leaf has it, and nothing else is worth its node but a cluster.
+    let mut tree = SearchTree::new(1, 0);
+    for _ in 0..3 {
+        tree.add(0, 5, 0.5).unwrap();
+    }
+    assert_eq!(solve(&tree, &[0, 1, 0], None), Ok(vec![false, true, false]));
+    let clusters = Some(&[9, 9, 4][..]);
+    assert_eq!(
+        solve(&tree, &[0, 1, 0], clusters),
+        Ok(vec![false, true, true])
+    );
+    // No weight at all: the smallest of each cluster.
+    assert_eq!(
+        solve(&tree, &[0, 0, 0], clusters),
+        Ok(vec![true, false, true])
+    );
+    assert_eq!(solve(&tree, &[0, 0, 0], None), Ok(vec![true, false, false]));
+    assert!(matches!(
+        solve(&tree, &[0], None),
+        Err(ProgrammeError::Length { given: 1, .. })
+    ));
+    assert!(matches!(
+        solve(&tree, &[0; 3], Some(&[])),
+        Err(ProgrammeError::Length { given: 0, .. })
+    ));
+    let of = |leaves: &[NodeId], weights: &[u32]| {
+        Programme::new(&tree, leaves, weights, None, prices).map(|programme| programme.len())
+    };
+    assert_eq!(of(&[1, 1], &[1, 1]), Err(ProgrammeError::NotALeaf(1)));
+    assert_eq!(of(&[0, 1], &[1, 1]), Err(ProgrammeError::NotALeaf(0)));
+    assert!(matches!(of(&[77], &[1]), Err(ProgrammeError::Tree(_))));
+    // Steps of no tokens cost nothing, and the tie rule still prefers fewer of them.
+    let mut tree = SearchTree::new(4, 0);
+    for _ in 0..2 {
+        tree.add(0, 0, 0.0).unwrap();
+    }
+    let tokens = Prices {
+        node: NodePrice::Tokens,
+        ..prices
+    };
+    let programme = Programme::new(&tree, &[1, 2], &[0, 3], None, tokens).unwrap();
+    assert_eq!(programme.solve(Effort::default()).kept, [false, true]);
+    // Too fine.
+    let mut tree = SearchTree::new(4, u32::MAX);
+    for _ in 0..200 {
+        tree.add(0, u32::MAX, 0.0).unwrap();
+    }
+    let leaves = tree.frontier();
+    let found = Programme::new(&tree, &leaves, &[u32::MAX - 1; 200], None, tokens);
+    assert!(matches!(found.err(), Some(ProgrammeError::Range) | None));
+    for wrong in [-0.1, f64::NAN, 1e9] {
+        assert!(Lambda::new(wrong).is_err());
+    }
+    assert_eq!(Lambda::new(1.45).unwrap().thousandths(), 1450);
+}
+
+#[test]
+fn an_effort_that_ends_says_so() {
+    let mut state = 7;
+    let mut ended = 0;
+    for _ in 0..50 {
+        let choice = covering(&mut state, 16, 4, 20, 2);
+        let programme = choice.programme(Prices::published(64));
+        let best = programme.solve(Effort::default());
+        let found = programme.solve(Effort { nodes: 1 });
+        assert!(best.proved && best.bound == best.evaluation.objective);
+        assert!(found.evaluation.objective <= best.evaluation.objective);
+        assert!(found.bound >= best.evaluation.objective);
+        if found.proved {
+            assert_eq!(found.kept, best.kept);
+        } else {
+            ended += 1;
+        }
+    }
+    assert!(ended > 0);
+}
+
+fn scores() -> impl Strategy<Value = Vec<f32>> {
+    let score = prop_oneof![
+        8 => 0f32..1.0,
+        2 => Just(0.5f32),
+        1 => Just(f32::NAN),
+        1 => -20f32..20.0,
+    ];
+    prop::collection::vec(score, 1..80)
+}
+
+proptest! {
+    #[test]
+    fn total_is_the_width(scores in scores(), width in 0u32..=65_536, temperature in 0.05f64..2.0) {
+        let temperature = Temperature::new(temperature).unwrap();
+        let scores = Scores::new(&scores);
+        let shared = allocate(&scores, None, temperature, width);
+        prop_assert_eq!(shared.total(), u64::from(width));
+        // By the definition, in numbers that can't overflow.
+        let weights = scores.weights(temperature);
+        let (mut left, mut sum) = (u128::from(width), weights.iter().map(|&w| u128::from(w)).sum::<u128>());
+        let mut last = u32::MAX;
+        for &leaf in &shared.order {
+            let weight = u128::from(weights[leaf]);
+            let count = if sum == 0 { 0 } else { (left * weight).div_ceil(sum) };
+            prop_assert_eq!(u128::from(shared.counts[leaf]), count);
+            prop_assert!(shared.counts[leaf] <= last);
+            (left, sum, last) = (left - count, sum - weight, shared.counts[leaf]);
+        }
+    }
+
+    #[test]
+    fn pruned_leaves_get_nothing(scores in scores(), mask in any::<u64>(), width in 0u32..300) {
+        let kept: Vec<bool> = (0..scores.len()).map(|leaf| mask >> (leaf % 64) & 1 == 1).collect();
+        let shared = allocate(&Scores::new(&scores), Some(&kept), Temperature::PUBLISHED, width);
+        let any = kept.iter().any(|&kept| kept);
+        prop_assert_eq!(shared.total(), if any { u64::from(width) } else { 0 });
+        for (count, kept) in shared.counts.iter().zip(&kept) {
+            prop_assert!(*kept || *count == 0);
+        }
+        // As if the others weren't there.
+        let alone: Vec<f32> = scores.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&s, _)| s).collect();
+        let alone = allocate(&Scores::new(&alone), None, Temperature::PUBLISHED, width).counts;
+        let among: Vec<u32> = shared.counts.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&c, _)| c).collect();
+        prop_assert_eq!(alone, among);
+    }
+
+    /// Float32 and integers agree but for where a quotient is nearly whole.
+    #[test]
+    fn published_rule_is_near(scores in prop::collection::vec(0f32..1.0, 1..80), width in 1u32..300) {
+        let integers = allocate(&Scores::new(&scores), None, Temperature::PUBLISHED, width);
+        let floats = published::allocate(&scores, None, 0.2, width, Pass::Weights).unwrap();
+        for (integer, float) in integers.counts.iter().zip(&floats.counts) {
+            prop_assert!(integer.abs_diff(*float) <= 1);
+        }
+    }
+}
