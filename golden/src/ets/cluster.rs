@@ -111,14 +111,14 @@ fn distance(one: Option<&[f64]>, other: Option<&[f64]>) -> f64 {
 }
 
 /// Sets that are joined.
-struct Joined(Vec<usize>);
+pub(super) struct Joined(Vec<usize>);
 
 impl Joined {
-    fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize) -> Self {
         Self((0..count).collect())
     }
 
-    fn first(&mut self, mut member: usize) -> usize {
+    pub(super) fn first(&mut self, mut member: usize) -> usize {
         while self.0[member] != member {
             self.0[member] = self.0[self.0[member]];
             member = self.0[member];
@@ -126,7 +126,7 @@ impl Joined {
         member
     }
 
-    fn join(&mut self, one: usize, other: usize) {
+    pub(super) fn join(&mut self, one: usize, other: usize) {
         let (one, other) = (self.first(one), self.first(other));
         self.0[one.max(other)] = one.min(other);
     }

@@ -11,6 +11,7 @@
 
 use serde::Serialize;
 
+use super::cluster::Joined;
 use super::{Evaluation, Programme};
 
 /// What a search may take.
@@ -50,17 +51,22 @@ impl Programme {
     /// The best set of leaves.
     pub fn solve(&self, effort: Effort) -> Solution {
         let core = Core::new(self);
-        let mut search = Search::new(&core, effort);
-        let (proved, bound) = search.run();
-        let kept = core.leaves_of(&search.best, self.len());
+        let mut tally = Tally {
+            effort,
+            nodes: 0,
+            relaxations: 0,
+        };
+        let found = Search::new(&core).run(&mut tally, DEEPEST, true);
+        let kept = core.leaves_of(&found.set, self.len());
         let evaluation = self.evaluate(&kept);
         Solution {
             kept,
             evaluation,
-            proved,
-            bound: bound.div_euclid(core.scale) + i64::from(bound.rem_euclid(core.scale) != 0),
-            nodes: search.nodes,
-            relaxations: search.relaxations,
+            proved: found.proved,
+            bound: found.bound.div_euclid(core.scale)
+                + i64::from(found.bound.rem_euclid(core.scale) != 0),
+            nodes: tally.nodes,
+            relaxations: tally.relaxations,
             reduced: core.len(),
         }
     }
@@ -73,6 +79,15 @@ const IMPOSSIBLE: i64 = -(1 << 61);
 /// Passes at the first node, and at the others.
 const FIRST_PASSES: u32 = 250;
 const PASSES: u32 = 24;
+/// How often a part may be split again; deeper parts are searched as they are.
+const DEEPEST: u32 = 48;
+
+/// What a search took so far.
+struct Tally {
+    effort: Effort,
+    nodes: u64,
+    relaxations: u64,
+}
 
 /// The tree after reduction. A parent stands before its children, and what is below a vertex directly behind it.
 struct Core {
@@ -83,8 +98,12 @@ struct Core {
     values: Vec<i64>,
     /// A leaf's place in the programme and its cluster.
     leaves: Vec<Option<(usize, usize)>>,
-    clusters: usize,
-    cover: i64,
+    /// What must be kept.
+    forced: Vec<bool>,
+    /// What each cluster is worth; the last is that of leaves whose cluster is covered already, worth nothing.
+    covers: Vec<i64>,
+    /// The root stands for what is kept already: it needs no child.
+    optional: bool,
     /// One unit of the objective.
     scale: i64,
 }
@@ -93,7 +112,10 @@ impl Core {
     fn new(programme: &Programme) -> Self {
         let scale = programme.node_count() as i64 + 1;
         let ancestors = programme.ancestors.len();
-        let mut growth = Growth {
+        let count = programme.node_count();
+        let mut covers = vec![programme.cover * scale; programme.cluster_count];
+        covers.push(0);
+        let growth = Growth {
             parents: programme
                 .ancestors
                 .iter()
@@ -112,46 +134,17 @@ impl Core {
                         .map(|(vertex, gain)| (gain - vertex.cost) * scale - 1),
                 )
                 .collect(),
-            leaves: (0..programme.node_count())
+            leaves: (0..count)
                 .map(|place| {
                     let leaf = place.checked_sub(ancestors)?;
                     Some((leaf, programme.clusters[leaf]))
                 })
                 .collect(),
-            alive: vec![true; programme.node_count()],
-            clusters: programme.cluster_count.max(1),
+            forced: vec![false; count],
+            alive: vec![true; count],
+            optional: false,
         };
-        let mut order = growth.order();
-        loop {
-            growth.contract(&order);
-            order = growth.order();
-            if !growth.strike(&order) {
-                break;
-            }
-        }
-        let mut places = vec![0; growth.parents.len()];
-        for (place, &(vertex, _)) in order.iter().enumerate() {
-            places[vertex] = place;
-        }
-        let of = |vertex: &(usize, usize)| vertex.0;
-        Self {
-            parents: order
-                .iter()
-                .map(|vertex| growth.parents[of(vertex)].map_or(0, |parent| places[parent]))
-                .collect(),
-            ends: order.iter().map(|&(_, end)| end).collect(),
-            values: order
-                .iter()
-                .map(|vertex| growth.values[of(vertex)])
-                .collect(),
-            leaves: order
-                .iter()
-                .map(|vertex| growth.leaves[of(vertex)])
-                .collect(),
-            clusters: programme.cluster_count.max(1),
-            cover: programme.cover * scale,
-            scale,
-        }
+        growth.reduce(covers, scale).0
     }
 
     fn len(&self) -> usize {
@@ -168,16 +161,25 @@ impl Core {
         kept
     }
 
+    /// What is earned whatever is kept.
+    fn certain(&self, multipliers: &[i64]) -> i64 {
+        self.covers
+            .iter()
+            .zip(multipliers)
+            .map(|(cover, multiplier)| cover - multiplier)
+            .sum()
+    }
+
     /// What a selection, whose vertices hold their parents, is worth.
     fn worth(&self, selected: &[bool]) -> i64 {
-        let mut covered = vec![false; self.clusters];
+        let mut covered = vec![false; self.covers.len()];
         let mut sum = 0;
         for vertex in (0..self.len()).filter(|&vertex| selected[vertex]) {
             sum += self.values[vertex];
             if let Some((_, cluster)) = self.leaves[vertex]
                 && !std::mem::replace(&mut covered[cluster], true)
             {
-                sum += self.cover;
+                sum += self.covers[cluster];
             }
         }
         sum
@@ -186,14 +188,21 @@ impl Core {
     /// Drops subtrees and adds leaves as long as it pays.
     fn improve(&self, selected: &mut [bool]) {
         let count = self.len();
-        let mut counts = vec![0u32; self.clusters];
+        let mut counts = vec![0u32; self.covers.len()];
         for vertex in 0..count {
             if let (Some((_, cluster)), true) = (self.leaves[vertex], selected[vertex]) {
                 counts[cluster] += 1;
             }
         }
+        // What must be kept, and what is above it.
+        let mut firm = self.forced.clone();
+        for vertex in (1..count).rev() {
+            if firm[vertex] {
+                firm[self.parents[vertex]] = true;
+            }
+        }
         let mut sums = vec![0; count];
-        let mut below = vec![0u32; self.clusters];
+        let mut below = vec![0u32; self.covers.len()];
         // Each round pays, so that there are not many; the bound is for what is far from good.
         for _ in 0..2 * count {
             sums.copy_from_slice(&self.values);
@@ -204,7 +213,7 @@ impl Core {
             }
             let mut best = (0, None);
             for vertex in 1..count {
-                if !selected[vertex] || -sums[vertex] <= best.0 {
+                if !selected[vertex] || firm[vertex] || -sums[vertex] <= best.0 {
                     continue;
                 }
                 let range = vertex..self.ends[vertex];
@@ -218,7 +227,7 @@ impl Core {
                 for cluster in clusters() {
                     below[cluster] += 1;
                     if below[cluster] == counts[cluster] {
-                        gain -= self.cover;
+                        gain -= self.covers[cluster];
                     }
                 }
                 for cluster in clusters() {
@@ -233,7 +242,11 @@ impl Core {
                 let Some((_, cluster)) = self.leaves[leaf].filter(|_| !selected[leaf]) else {
                     continue;
                 };
-                let mut gain = if counts[cluster] == 0 { self.cover } else { 0 };
+                let mut gain = if counts[cluster] == 0 {
+                    self.covers[cluster]
+                } else {
+                    0
+                };
                 let mut vertex = leaf;
                 while !selected[vertex] {
                     gain += self.values[vertex];
@@ -268,6 +281,9 @@ impl Core {
     /// Whether another child of the vertex's parent is selected.
     fn siblings(&self, selected: &[bool], vertex: usize) -> bool {
         let parent = self.parents[vertex];
+        if parent == 0 && self.optional {
+            return true;
+        }
         let mut child = parent + 1;
         while child < self.ends[parent] {
             if child != vertex && selected[child] {
@@ -284,11 +300,44 @@ struct Growth {
     parents: Vec<Option<usize>>,
     values: Vec<i64>,
     leaves: Vec<Option<(usize, usize)>>,
+    forced: Vec<bool>,
     alive: Vec<bool>,
-    clusters: usize,
+    /// Vertex 0 is a root that needs no child.
+    optional: bool,
 }
 
 impl Growth {
+    /// Shrinks the tree as far as it goes. With it, the vertex that each of the core's was, the last of a chain.
+    fn reduce(mut self, covers: Vec<i64>, scale: i64) -> (Core, Vec<usize>) {
+        let mut order = self.order();
+        loop {
+            self.contract(&order);
+            order = self.order();
+            if !self.strike(&order, covers.len()) {
+                break;
+            }
+        }
+        let mut places = vec![0; self.parents.len()];
+        for (place, &(vertex, _)) in order.iter().enumerate() {
+            places[vertex] = place;
+        }
+        let names: Vec<usize> = order.iter().map(|&(vertex, _)| vertex).collect();
+        let core = Core {
+            parents: names
+                .iter()
+                .map(|&vertex| self.parents[vertex].map_or(0, |parent| places[parent]))
+                .collect(),
+            ends: order.iter().map(|&(_, end)| end).collect(),
+            values: names.iter().map(|&vertex| self.values[vertex]).collect(),
+            leaves: names.iter().map(|&vertex| self.leaves[vertex]).collect(),
+            forced: names.iter().map(|&vertex| self.forced[vertex]).collect(),
+            covers,
+            optional: self.optional,
+            scale,
+        };
+        (core, names)
+    }
+
     /// Living vertices that have a leaf below them, parents first and subtrees together, each with one behind its last descendant's place.
     fn order(&mut self) -> Vec<(usize, usize)> {
         let count = self.parents.len();
@@ -337,7 +386,9 @@ impl Growth {
         for &(vertex, _) in order {
             if let Some(parent) = self.parents[vertex]
                 && children[parent] == 1
+                && !(self.optional && parent == 0)
             {
+                self.forced[vertex] |= self.forced[parent];
                 self.values[vertex] += self.values[parent];
                 self.parents[vertex] = self.parents[parent];
                 self.alive[parent] = false;
@@ -346,12 +397,12 @@ impl Growth {
     }
 
     /// Strikes out leaves that another serves as well for; true if there were any.
-    fn strike(&mut self, order: &[(usize, usize)]) -> bool {
+    fn strike(&mut self, order: &[(usize, usize)], clusters: usize) -> bool {
         let mut ranges = vec![(0, 0); self.parents.len()];
         for (place, &(vertex, end)) in order.iter().enumerate() {
             ranges[vertex] = (place, end);
         }
-        let mut members: Vec<Vec<(i64, usize, usize)>> = vec![Vec::new(); self.clusters];
+        let mut members: Vec<Vec<(i64, usize, usize)>> = vec![Vec::new(); clusters];
         for &(vertex, _) in order {
             if let Some((leaf, cluster)) = self.leaves[vertex] {
                 members[cluster].push((self.values[vertex], leaf, vertex));
@@ -365,6 +416,7 @@ impl Growth {
             for &(value, _, vertex) in members.iter() {
                 let place = ranges[vertex].0;
                 let served = value < 0
+                    && !self.forced[vertex]
                     && standing.iter().any(|&other| {
                         self.parents[other].is_none_or(|parent| {
                             let (start, end) = ranges[parent];
@@ -419,11 +471,24 @@ enum Outcome {
     Open(usize, bool),
 }
 
+/// What a search found.
+struct Found {
+    set: Vec<bool>,
+    /// The set is the best.
+    proved: bool,
+    bound: i64,
+}
+
+/// What is left of a choice when much of it is decided: parts that don't touch each other.
+struct Parts {
+    taken: Vec<bool>,
+    base: i64,
+    /// Each with the vertices that its own were.
+    parts: Vec<(Core, Vec<usize>)>,
+}
+
 struct Search<'a> {
     core: &'a Core,
-    effort: Effort,
-    nodes: u64,
-    relaxations: u64,
     /// The best set known, and its worth.
     best: Vec<bool>,
     worth: i64,
@@ -442,15 +507,12 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(core: &'a Core, effort: Effort) -> Self {
+    fn new(core: &'a Core) -> Self {
         let count = core.len();
         let mut best = vec![true; count];
         core.improve(&mut best);
         Self {
             core,
-            effort,
-            nodes: 0,
-            relaxations: 0,
             worth: core.worth(&best),
             best,
             gains: vec![0; count],
@@ -458,41 +520,209 @@ impl<'a> Search<'a> {
             others: vec![[NEVER; 2]; count],
             leading: vec![0; count],
             selected: vec![false; count],
-            counts: vec![0; core.clusters],
+            counts: vec![0; core.covers.len()],
             losses: vec![[0; 2]; count],
         }
     }
 
-    /// Whether the best set is proved, and a bound.
-    fn run(&mut self) -> (bool, i64) {
-        let mut root = Branch {
-            fixes: vec![Fix::Free; self.core.len()],
-            multipliers: vec![self.core.cover / 2; self.core.clusters],
-            exact: vec![false; self.core.clusters],
+    /// The best set; with `ties`, the one with the smallest leaves of all that are worth as much.
+    fn run(mut self, tally: &mut Tally, depth: u32, ties: bool) -> Found {
+        let start = Branch {
+            fixes: self
+                .core
+                .forced
+                .iter()
+                .map(|&forced| if forced { Fix::In } else { Fix::Free })
+                .collect(),
+            multipliers: self.core.covers.iter().map(|cover| cover / 2).collect(),
+            exact: vec![false; self.core.covers.len()],
         };
-        // What is fixed for better sets doesn't hold for equal ones: those begin anew.
-        let mut ties = root.clone();
+        let mut root = start.clone();
         let mut bound = self.upper_bound();
-        match self.explore(&mut root, Goal::Better, FIRST_PASSES, &mut bound) {
-            Outcome::Closed | Outcome::Found => ties.multipliers = root.multipliers,
-            Outcome::Open(vertex, keep) => {
-                ties.multipliers.clone_from(&root.multipliers);
-                if !self.branch(root, Some((vertex, keep)), Goal::Better) {
-                    return (false, bound.max(self.worth));
+        let outcome = self.explore(&mut root, Goal::Better, FIRST_PASSES, &mut bound, tally, 0);
+        let open = match outcome {
+            Outcome::Open(vertex, keep) => Some((vertex, keep)),
+            Outcome::Closed | Outcome::Found => None,
+        };
+        if open.is_none() {
+            bound = self.worth;
+        }
+        if open.is_some() || ties {
+            // What was fixed for better sets doesn't hold for equal ones: here, all as good as the best known survive.
+            let mut equal = start;
+            equal.multipliers.clone_from(&root.multipliers);
+            let worth = self.worth;
+            self.tighten(&mut equal, worth, tally);
+            if depth > 0
+                && let Some(parts) = self.split(&equal)
+            {
+                let mut found = self.by_parts(parts, tally, depth - 1, ties);
+                found.bound = found.bound.min(bound);
+                return found;
+            }
+            let finished =
+                open.is_none_or(|open| self.branch(root, Some(open), Goal::Better, tally, depth));
+            if finished {
+                bound = self.worth;
+            }
+            let proved = finished && (!ties || self.first_of_equals(equal, tally, depth));
+            return self.found(proved, bound);
+        }
+        self.found(true, bound)
+    }
+
+    fn found(self, proved: bool, bound: i64) -> Found {
+        Found {
+            set: self.best,
+            proved,
+            bound: bound.max(self.worth),
+        }
+    }
+
+    /// Fixes what is alike in all sets that are worth this.
+    fn tighten(&mut self, at: &mut Branch, worth: i64, tally: &mut Tally) {
+        while self.propagate(at) && self.relax(at, tally) >= worth && self.fix(at, worth) {}
+    }
+
+    /// The best set by the best of each part. The best known set stays if the effort ends.
+    fn by_parts(&self, parts: Parts, tally: &mut Tally, depth: u32, ties: bool) -> Found {
+        let mut set = parts.taken;
+        let mut bound = parts.base;
+        let mut proved = true;
+        for (core, names) in &parts.parts {
+            let found = Search::new(core).run(tally, depth, ties);
+            proved &= found.proved;
+            bound += found.bound;
+            for (vertex, &name) in names.iter().enumerate() {
+                if core.leaves[vertex].is_none() || !found.set[vertex] {
+                    continue;
+                }
+                let mut above = name;
+                while !std::mem::replace(&mut set[above], true) {
+                    above = self.core.parents[above];
                 }
             }
         }
-        (self.first_of_equals(ties), self.worth)
+        if !proved && self.core.worth(&set) < self.worth {
+            set.clone_from(&self.best);
+        }
+        Found { set, proved, bound }
+    }
+
+    /// Takes apart what doesn't touch: below vertices that are kept anyway, and with leaves of clusters that are covered anyway. Nothing if it is one part, not much smaller.
+    fn split(&self, at: &Branch) -> Option<Parts> {
+        let core = self.core;
+        let count = core.len();
+        let mut settled = vec![false; count];
+        for vertex in (0..count).rev() {
+            if at.fixes[vertex] == Fix::In {
+                settled[vertex] |= core.leaves[vertex].is_some();
+                settled[core.parents[vertex]] |= vertex > 0;
+            }
+        }
+        settled[0] |= core.optional;
+        let mut covered: Vec<bool> = core.covers.iter().map(|&cover| cover == 0).collect();
+        let mut base = 0;
+        for vertex in (0..count).filter(|&vertex| settled[vertex]) {
+            base += core.values[vertex];
+            if let Some((_, cluster)) = core.leaves[vertex]
+                && !std::mem::replace(&mut covered[cluster], true)
+            {
+                base += core.covers[cluster];
+            }
+        }
+        let loose: Vec<usize> = (0..count)
+            .filter(|&vertex| !settled[vertex] && at.fixes[vertex] != Fix::Out)
+            .collect();
+        let mut joined = Joined::new(count);
+        let mut first = vec![None; core.covers.len()];
+        for &vertex in &loose {
+            if vertex > 0 && !settled[core.parents[vertex]] {
+                joined.join(core.parents[vertex], vertex);
+            }
+            if let Some((_, cluster)) = core.leaves[vertex]
+                && !covered[cluster]
+            {
+                joined.join(*first[cluster].get_or_insert(vertex), vertex);
+            }
+        }
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut group_of = vec![None; count];
+        for &vertex in &loose {
+            let group = *group_of[joined.first(vertex)].get_or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            });
+            groups[group].push(vertex);
+        }
+        if groups.len() == 1 && loose.len() * 4 > count * 3 {
+            return None;
+        }
+        let mut places = vec![0; count];
+        let mut clusters = vec![None; core.covers.len()];
+        let parts = groups
+            .into_iter()
+            .map(|members| {
+                let mut covers = Vec::new();
+                clusters.fill(None);
+                let mut growth = Growth {
+                    parents: vec![None],
+                    values: vec![0],
+                    leaves: vec![None],
+                    forced: vec![true],
+                    alive: vec![true; members.len() + 1],
+                    optional: true,
+                };
+                for (place, &vertex) in members.iter().enumerate() {
+                    places[vertex] = place + 1;
+                    let parent = core.parents[vertex];
+                    let below_root = vertex == 0 || settled[parent];
+                    growth
+                        .parents
+                        .push(Some(if below_root { 0 } else { places[parent] }));
+                    growth.values.push(core.values[vertex]);
+                    growth.forced.push(at.fixes[vertex] == Fix::In);
+                    growth
+                        .leaves
+                        .push(core.leaves[vertex].map(|(leaf, cluster)| {
+                            if covered[cluster] {
+                                return (leaf, usize::MAX);
+                            }
+                            let cluster = *clusters[cluster].get_or_insert_with(|| {
+                                covers.push(core.covers[cluster]);
+                                covers.len() - 1
+                            });
+                            (leaf, cluster)
+                        }));
+                }
+                // Leaves whose cluster is covered have the last one.
+                for (_, cluster) in growth.leaves.iter_mut().flatten() {
+                    *cluster = (*cluster).min(covers.len());
+                }
+                covers.push(0);
+                let (part, names) = growth.reduce(covers, core.scale);
+                let names = names
+                    .iter()
+                    .map(|&name| name.checked_sub(1).map_or(0, |member| members[member]))
+                    .collect();
+                (part, names)
+            })
+            .collect();
+        Some(Parts {
+            taken: settled,
+            base,
+            parts,
+        })
     }
 
     /// All that can be earned.
     fn upper_bound(&self) -> i64 {
         let earned: i64 = self.core.values.iter().map(|&value| value.max(0)).sum();
-        earned + self.core.cover * self.core.clusters as i64
+        earned + self.core.covers.iter().sum::<i64>()
     }
 
     /// Makes the best set the one with the smallest leaves of all that are worth as much. False if the effort ended.
-    fn first_of_equals(&mut self, mut at: Branch) -> bool {
+    fn first_of_equals(&mut self, mut at: Branch, tally: &mut Tally, depth: u32) -> bool {
         let worth = self.worth;
         let mut leaves: Vec<(usize, usize)> = (0..self.core.len())
             .filter_map(|vertex| self.core.leaves[vertex].map(|(leaf, _)| (leaf, vertex)))
@@ -501,10 +731,7 @@ impl<'a> Search<'a> {
         let mut stale = true;
         for (_, vertex) in leaves {
             if stale {
-                self.propagate(&mut at);
-                if self.relax(&at) >= worth {
-                    self.fix(&mut at, worth);
-                }
+                self.tighten(&mut at, worth, tally);
                 stale = false;
             }
             if at.fixes[vertex] != Fix::Free {
@@ -513,7 +740,7 @@ impl<'a> Search<'a> {
             if !self.best[vertex] {
                 let mut with = at.clone();
                 with.fixes[vertex] = Fix::In;
-                if !self.branch(with, None, Goal::Equal(worth)) {
+                if !self.branch(with, None, Goal::Equal(worth), tally, depth) {
                     return false;
                 }
             }
@@ -524,29 +751,44 @@ impl<'a> Search<'a> {
     }
 
     /// Branch and bound below a node, which may have been explored already. False if the effort ended.
-    fn branch(&mut self, root: Branch, open: Option<(usize, bool)>, goal: Goal) -> bool {
+    fn branch(
+        &mut self,
+        root: Branch,
+        open: Option<(usize, bool)>,
+        goal: Goal,
+        tally: &mut Tally,
+        depth: u32,
+    ) -> bool {
         let mut stack = Vec::new();
         match open {
             Some((vertex, keep)) => split(&mut stack, root, vertex, keep),
             None => stack.push(root),
         }
         while let Some(mut at) = stack.pop() {
-            if self.nodes >= self.effort.nodes {
+            if tally.nodes >= tally.effort.nodes {
                 return false;
             }
             let mut bound = i64::MAX;
-            match self.explore(&mut at, goal, PASSES, &mut bound) {
+            match self.explore(&mut at, goal, PASSES, &mut bound, tally, depth) {
                 Outcome::Closed => {}
                 Outcome::Found => break,
                 Outcome::Open(vertex, keep) => split(&mut stack, at, vertex, keep),
             }
         }
-        true
+        tally.nodes < tally.effort.nodes
     }
 
     /// Bounds a node, fixes what can be fixed, and looks for sets. `bound` is lowered.
-    fn explore(&mut self, at: &mut Branch, goal: Goal, passes: u32, bound: &mut i64) -> Outcome {
-        self.nodes += 1;
+    fn explore(
+        &mut self,
+        at: &mut Branch,
+        goal: Goal,
+        passes: u32,
+        bound: &mut i64,
+        tally: &mut Tally,
+        depth: u32,
+    ) -> Outcome {
+        tally.nodes += 1;
         if !self.propagate(at) {
             return Outcome::Closed;
         }
@@ -555,7 +797,7 @@ impl<'a> Search<'a> {
         let mut frequency = vec![0u32; self.core.len()];
         let (mut step, mut stalled) = (1.0, 0);
         for pass in 0..passes {
-            let found = self.relax(at);
+            let found = self.relax(at, tally);
             if let Some(outcome) = self.offer(goal, found) {
                 *bound = (*bound).min(found);
                 return outcome;
@@ -589,7 +831,7 @@ impl<'a> Search<'a> {
                     stalled = 0;
                     at.multipliers.clone_from(&multipliers);
                     self.pin(at);
-                    self.relax(at);
+                    self.relax(at, tally);
                 }
             }
             if pass * 2 >= passes {
@@ -601,6 +843,22 @@ impl<'a> Search<'a> {
         }
         at.multipliers = multipliers;
         self.pin(at);
+        if depth > 0
+            && let Some(parts) = self.split(at)
+        {
+            let found = self.by_parts(parts, tally, depth - 1, false);
+            return match goal {
+                Goal::Equal(worth) if self.core.worth(&found.set) >= worth => {
+                    self.best = found.set;
+                    Outcome::Found
+                }
+                Goal::Equal(_) => Outcome::Closed,
+                Goal::Better => {
+                    self.take(found.set);
+                    Outcome::Closed
+                }
+            };
+        }
         let half = passes - passes.div_ceil(2);
         // The least decided vertex; of equals the one with most below it.
         let open = (0..self.core.len())
@@ -668,7 +926,8 @@ impl<'a> Search<'a> {
         // Children that aren't out.
         let mut open = vec![0u32; count];
         for vertex in (0..count).rev() {
-            if core.leaves[vertex].is_none() && open[vertex] == 0 {
+            if core.leaves[vertex].is_none() && open[vertex] == 0 && !(vertex == 0 && core.optional)
+            {
                 if fixes[vertex] == Fix::In {
                     return false;
                 }
@@ -687,7 +946,9 @@ impl<'a> Search<'a> {
         }
         for vertex in 1..count {
             let parent = core.parents[vertex];
-            if fixes[parent] == Fix::In && open[parent] == 1 && fixes[vertex] == Fix::Free {
+            let needed = parent > 0 || !core.optional;
+            if needed && fixes[parent] == Fix::In && open[parent] == 1 && fixes[vertex] == Fix::Free
+            {
                 fixes[vertex] = Fix::In;
             }
         }
@@ -697,27 +958,27 @@ impl<'a> Search<'a> {
 
     /// Sets the multipliers that are exact.
     fn pin(&self, at: &mut Branch) {
-        let mut left = vec![0u32; self.core.clusters];
-        let mut kept = vec![false; self.core.clusters];
+        let mut left = vec![0u32; self.core.covers.len()];
+        let mut kept = vec![false; self.core.covers.len()];
         for (leaf, &fix) in self.core.leaves.iter().zip(&at.fixes) {
             if let Some((_, cluster)) = *leaf {
                 left[cluster] += u32::from(fix != Fix::Out);
                 kept[cluster] |= fix == Fix::In;
             }
         }
-        for cluster in 0..self.core.clusters {
+        for cluster in 0..self.core.covers.len() {
             at.exact[cluster] = kept[cluster] || left[cluster] < 2;
             if kept[cluster] {
                 at.multipliers[cluster] = 0;
             } else if left[cluster] < 2 {
-                at.multipliers[cluster] = self.core.cover;
+                at.multipliers[cluster] = self.core.covers[cluster];
             }
         }
     }
 
     /// The best set of the relaxed problem; its worth is a bound.
-    fn relax(&mut self, at: &Branch) -> i64 {
-        self.relaxations += 1;
+    fn relax(&mut self, at: &Branch, tally: &mut Tally) -> i64 {
+        tally.relaxations += 1;
         let core = self.core;
         let count = core.len();
         self.gains.copy_from_slice(&core.values);
@@ -730,7 +991,7 @@ impl<'a> Search<'a> {
                 self.gains[vertex] + at.multipliers[cluster]
             } else if self.gains[vertex] < IMPOSSIBLE {
                 NEVER
-            } else if self.contributing[vertex] == 0 {
+            } else if self.contributing[vertex] == 0 && !(vertex == 0 && core.optional) {
                 let best = self.others[vertex][0];
                 if best < IMPOSSIBLE {
                     NEVER
@@ -778,11 +1039,7 @@ impl<'a> Search<'a> {
                 self.counts[cluster] += 1;
             }
         }
-        let certain: i64 = at
-            .multipliers
-            .iter()
-            .map(|&multiplier| core.cover - multiplier)
-            .sum();
+        let certain = core.certain(&at.multipliers);
         root + certain
     }
 
@@ -792,7 +1049,9 @@ impl<'a> Search<'a> {
         self.gains[vertex] >= IMPOSSIBLE
             && (self.gains[vertex] > 0
                 || at.fixes[vertex] == Fix::In
-                || self.contributing[parent] == 0 && self.leading[parent] == vertex)
+                || self.contributing[parent] == 0
+                    && self.leading[parent] == vertex
+                    && !(parent == 0 && self.core.optional))
     }
 
     /// Fixes what can't be otherwise in a set worth `wanted`, by the last pass. True if anything was.
@@ -801,11 +1060,7 @@ impl<'a> Search<'a> {
         let Some(&root) = self.gains.first() else {
             return false;
         };
-        let certain: i64 = at
-            .multipliers
-            .iter()
-            .map(|&multiplier| core.cover - multiplier)
-            .sum();
+        let certain = core.certain(&at.multipliers);
         let slack = root + certain - wanted;
         let far = -IMPOSSIBLE;
         let mut changed = false;
@@ -817,11 +1072,12 @@ impl<'a> Search<'a> {
             let gain = self.gains[vertex];
             let [kept_above, dropped_above] = self.losses[parent];
             let [first, second] = self.others[parent];
+            let free_root = parent == 0 && core.optional;
             let kept = if gain < IMPOSSIBLE {
                 far
             } else if self.contributes(at, vertex) {
                 kept_above
-            } else if self.contributing[parent] > 0 {
+            } else if self.contributing[parent] > 0 || free_root {
                 kept_above.saturating_add(-gain)
             } else {
                 kept_above.saturating_add(first - gain)
@@ -832,6 +1088,7 @@ impl<'a> Search<'a> {
                 0
             } else {
                 let stays = match self.contributing[parent] {
+                    _ if free_root => gain,
                     // Without it the best of the others would be needed.
                     0 => gain.saturating_sub(second),
                     1 => gain.saturating_sub(first),
@@ -855,25 +1112,25 @@ impl<'a> Search<'a> {
 
     /// Moves the multipliers against the subgradient of the last pass, by a length whose square is `fall`² over its own.
     fn descend(&self, at: &mut Branch, fall: f64) {
-        let cover = self.core.cover;
+        let covers = &self.core.covers;
         let slope = |at: &Branch, cluster: usize| {
             let slope = self.counts[cluster] - 1;
             let multiplier = at.multipliers[cluster];
-            let stuck = slope > 0 && multiplier == 0 || slope < 0 && multiplier == cover;
+            let stuck = slope > 0 && multiplier == 0 || slope < 0 && multiplier == covers[cluster];
             if stuck || at.exact[cluster] { 0 } else { slope }
         };
-        let square: i64 = (0..self.core.clusters)
+        let square: i64 = (0..self.core.covers.len())
             .map(|cluster| slope(at, cluster).pow(2))
             .sum();
         if square == 0 {
             return;
         }
         let length = (fall / square as f64).max(1.0);
-        for cluster in 0..self.core.clusters {
+        for cluster in 0..self.core.covers.len() {
             let slope = slope(at, cluster);
             if slope != 0 {
                 let moved = at.multipliers[cluster] as f64 - length * slope as f64;
-                at.multipliers[cluster] = (moved as i64).clamp(0, cover);
+                at.multipliers[cluster] = (moved as i64).clamp(0, covers[cluster]);
             }
         }
     }
