@@ -6,7 +6,8 @@
 //!
 //! * Before: chains become one node, and a leaf is struck out if another of its cluster, at most as deep on the same path, serves as well.
 //! * Each bound also fixes nodes: those that would lower it below the best known set if they were kept, or if they weren't.
-//! * Branching is on the node that the relaxed sets agree least about. A cluster with one leaf left, or one leaf kept, has an exact multiplier, so that the bound becomes exact.
+//! * Branching is on the node that the relaxed sets agree least about, and that has most below it. A cluster with one leaf left, or one leaf kept, has an exact multiplier, so that the bound becomes exact.
+//! * Parts that don't touch, below vertices that are kept and with no open cluster in common, are searched by themselves.
 //! * Of equal sets, the leaves are gone through in order, each is asked for if the best known set doesn't have it, and kept if there is a set as good.
 
 mod core;
@@ -26,7 +27,7 @@ pub struct Effort {
 }
 
 impl Default for Effort {
-    /// 100 000 nodes; a programme of 256 leaves takes some tens.
+    /// 100 000 nodes; a programme of 256 leaves takes some tens, one made of ties up to thousands.
     fn default() -> Self {
         Self { nodes: 100_000 }
     }
@@ -82,7 +83,9 @@ const NEVER: i64 = -(1 << 62);
 const IMPOSSIBLE: i64 = -(1 << 61);
 /// Passes at the first node, and at the others.
 const FIRST_PASSES: u32 = 250;
-const PASSES: u32 = 24;
+const PASSES: u32 = 40;
+/// Passes without a lower bound until steps are halved.
+const PATIENCE: u32 = 8;
 /// How often a part may be split again; deeper parts are searched as they are.
 const DEEPEST: u32 = 48;
 
@@ -484,7 +487,7 @@ impl<'a> Search<'a> {
                 }
             } else {
                 stalled += 1;
-                if stalled == 5 {
+                if stalled == PATIENCE {
                     step *= 0.5;
                     stalled = 0;
                     at.multipliers.clone_from(&multipliers);
@@ -518,15 +521,14 @@ impl<'a> Search<'a> {
             };
         }
         let half = passes - passes.div_ceil(2);
-        // The least decided vertex; of equals the one with most below it.
+        // A vertex that the passes didn't agree about, and that has much below it.
         let open = (0..self.core.len())
             .filter(|&vertex| at.fixes[vertex] == Fix::Free)
-            .min_by_key(|&vertex| {
+            .max_by_key(|&vertex| {
+                let kept = u64::from(frequency[vertex].min(half));
+                let doubt = kept.min(u64::from(half) - kept);
                 let below = self.core.ends[vertex] - vertex;
-                (
-                    frequency[vertex].abs_diff(half.div_ceil(2)),
-                    std::cmp::Reverse(below),
-                )
+                ((doubt + 1) * below as u64, std::cmp::Reverse(vertex))
             });
         open.map_or(Outcome::Closed, |vertex| {
             Outcome::Open(vertex, frequency[vertex] * 2 >= half)
