@@ -15,6 +15,7 @@ use golden::ets::{
     Effort, Evaluation, Lambda, NodeId, NodePrice, Prices, Programme, ProgrammeError, Scores,
     SearchTree, State, Temperature, allocate,
 };
+use golden::strategies;
 use good_lp::{
     Expression, ProblemVariables, Solution as _, SolverModel, Variable, constraint, microlp,
     variable,
@@ -139,9 +140,14 @@ fn every_small_choice_is_the_best_of_all() {
     let trials = if full() { 20_000 } else { 2000 };
     let mut ties = 0;
     for trial in 0..trials {
-        let most = if trial % 20 == 0 { 14 } else { 9 };
-        let count = 1 + draw(&mut state, most) as usize;
-        let choice = tied(&mut state, count);
+        let choice = if trial % 40 == 0 {
+            covering(&mut state, 5, 3, 7, 2)
+        } else {
+            let most = if trial % 20 == 10 { 14 } else { 9 };
+            let count = 1 + draw(&mut state, most) as usize;
+            tied(&mut state, count)
+        };
+        let count = choice.leaves.len();
         let prices = prices(&mut state);
         let programme = choice.programme(prices);
         let (kept, evaluation) = programme.enumerate().unwrap();
@@ -231,7 +237,9 @@ fn middling_choices_against_another_solver() {
     let mut state = 2;
     let trials = if full() { 300 } else { 40 };
     for trial in 0..trials {
-        let (choice, prices) = if trial % 4 == 0 {
+        let (choice, prices) = if trial % 4 == 1 {
+            (covering(&mut state, 14, 4, 18, 3), Prices::published(64))
+        } else if trial % 4 == 0 {
             let count = 20 + draw(&mut state, 20) as usize;
             (tied(&mut state, count), prices(&mut state))
         } else {
@@ -454,6 +462,88 @@ fn an_effort_that_ends_says_so() {
     assert!(ended > 0);
 }
 
+/// Scores, width, weights and continuations in integers, continuations in float32 of both passes; reckoned by a program of its own, in Python's whole numbers and with every float32 operation rounded from
+/// float64.
+type Vector = (
+    &'static [f32],
+    u32,
+    &'static [u32],
+    &'static [u32],
+    &'static [u32],
+    &'static [u32],
+);
+
+#[test]
+fn known_shares() {
+    let vectors: &[Vector] = &[
+        (
+            &[0.236, 0.103, 0.396, 0.155, 0.067],
+            16,
+            &[482457464, 248119465, 1073741824, 321798330, 207252909],
+            &[4, 2, 8, 2, 0],
+            &[4, 2, 8, 2, 0],
+            &[4, 2, 8, 2, 0],
+        ),
+        (
+            &[0.402, 0.918, 0.8, 0.765, 0.222, 0.537, 0.277, 0.173],
+            64,
+            &[
+                81360056, 1073741824, 595220918, 499651990, 33079456, 159800316, 43548818, 25892090,
+            ],
+            &[2, 28, 15, 13, 1, 4, 1, 0],
+            &[2, 28, 15, 13, 1, 4, 1, 0],
+            &[2, 28, 15, 13, 1, 4, 1, 0],
+        ),
+        (
+            &[
+                0.106, 0.214, 0.927, 0.829, 0.807, 0.8, 0.193, 0.31, 0.627, 0.732, 0.855, 0.88,
+            ],
+            256,
+            &[
+                17706297, 30384410, 1073741824, 657779984, 589301711, 569022083, 27354266,
+                49101776, 239580874, 404993431, 749104101, 848886468,
+            ],
+            &[0, 2, 53, 32, 29, 27, 1, 2, 12, 19, 37, 42],
+            &[0, 2, 53, 32, 29, 27, 1, 2, 12, 19, 37, 42],
+            &[0, 2, 53, 32, 29, 27, 1, 2, 12, 19, 37, 42],
+        ),
+        (
+            &[0.625, 0.625, 0.625, 0.25, 0.25, 0.25, 0.25],
+            16,
+            &[
+                1073741824, 1073741824, 1073741824, 164664431, 164664431, 164664431, 164664431,
+            ],
+            &[5, 5, 4, 1, 1, 0, 0],
+            &[5, 5, 4, 1, 1, 0, 0],
+            &[4, 5, 5, 0, 0, 1, 1],
+        ),
+        (
+            &[0.18, 0.44, 0.59, 0.63, 0.2],
+            64,
+            &[113165623, 415255967, 879075043, 1073741824, 125070229],
+            &[2, 10, 22, 27, 3],
+            &[3, 10, 22, 27, 3],
+            &[3, 10, 22, 27, 3],
+        ),
+    ];
+    for (scores, width, weights, counts, first, second) in vectors {
+        let fixed = Scores::new(scores);
+        assert_eq!(fixed.weights(Temperature::PUBLISHED), *weights);
+        assert_eq!(
+            allocate(&fixed, None, Temperature::PUBLISHED, *width).counts,
+            *counts
+        );
+        for (pass, expected) in [
+            (Pass::Weights, first),
+            (Pass::Continuations, second),
+            (Pass::Rebase, second),
+        ] {
+            let found = published::allocate(scores, None, 0.2, *width, pass).unwrap();
+            assert_eq!(found.counts, **expected);
+        }
+    }
+}
+
 fn scores() -> impl Strategy<Value = Vec<f32>> {
     let score = prop_oneof![
         8 => 0f32..1.0,
@@ -465,6 +555,8 @@ fn scores() -> impl Strategy<Value = Vec<f32>> {
 }
 
 proptest! {
+    #![proptest_config(strategies::config(256))]
+
     #[test]
     fn total_is_the_width(scores in scores(), width in 0u32..=65_536, temperature in 0.05f64..2.0) {
         let temperature = Temperature::new(temperature).unwrap();

@@ -120,7 +120,7 @@ pub fn table() -> &'static [u32; 257] {
             } else {
                 (0..8)
                     .filter(|bit| k >> (7 - bit) & 1 == 1)
-                    .fold(ONE, |product, bit| product * roots[bit] >> 62)
+                    .fold(ONE, |product, bit| (product * roots[bit]) >> 62)
             };
             ((product + (1 << 31)) >> 32) as u32
         })
@@ -140,7 +140,7 @@ fn weight(behind: u32, temperature: Temperature) -> u32 {
     let (index, rest) = (usize::from(high), u64::from(low));
     let above = u64::from(table[index]) * (256 - rest);
     let below = u64::from(table[index + 1]) * rest;
-    ((above + below + 128 >> 8) >> whole) as u32
+    (((above + below + 128) >> 8) >> whole) as u32
 }
 
 /// How a width is shared.

@@ -626,12 +626,12 @@ impl<'a> Search<'a> {
                 kept[cluster] |= fix == Fix::In;
             }
         }
-        for cluster in 0..self.core.covers.len() {
+        for (cluster, &cover) in self.core.covers.iter().enumerate() {
             at.exact[cluster] = kept[cluster] || left[cluster] < 2;
             if kept[cluster] {
                 at.multipliers[cluster] = 0;
             } else if left[cluster] < 2 {
-                at.multipliers[cluster] = self.core.covers[cluster];
+                at.multipliers[cluster] = cover;
             }
         }
     }
@@ -786,11 +786,11 @@ impl<'a> Search<'a> {
             return;
         }
         let length = (fall / square as f64).max(1.0);
-        for cluster in 0..self.core.covers.len() {
+        for (cluster, &cover) in covers.iter().enumerate() {
             let slope = slope(at, cluster);
             if slope != 0 {
                 let moved = at.multipliers[cluster] as f64 - length * slope as f64;
-                at.multipliers[cluster] = (moved as i64).clamp(0, covers[cluster]);
+                at.multipliers[cluster] = (moved as i64).clamp(0, cover);
             }
         }
     }

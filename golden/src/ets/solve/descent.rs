@@ -45,10 +45,10 @@ impl Core {
         for _ in 0..SWEEPS {
             descent.sum();
             moves.clear();
-            for vertex in 1..count {
+            for (vertex, &firm) in firm.iter().enumerate().skip(1) {
                 let gain = if !descent.selected[vertex] {
                     descent.addition(vertex)
-                } else if firm[vertex] {
+                } else if firm {
                     0
                 } else {
                     descent.removal(vertex)
