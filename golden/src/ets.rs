@@ -5,10 +5,11 @@
 //! integers, so that hardware can do the same bit for bit; `docs/tree-search.md` has the definitions.
 //!
 //! * [`SearchTree`] holds the trajectories and counts their keys and values by unique tokens.
-//! * [`Scores`], [`Temperature`] and [`allocate`] share the width exactly; [`published`] is the float32 rule of the published code.
+//! * [`Scores`], [`Temperature`] and [`allocate()`] share the width exactly; [`published`] is the float32 rule of the published code.
 //! * [`Programme`] is the choice of leaves as an integer programme, [`Programme::solve`] the exact method, [`Programme::enumerate`] the plain one.
-//! * [`cluster`] finds which steps say the same, from their embeddings.
-//! * [`vote`] makes the answer; [`baselines`] has the selection rules of other searches.
+//! * [`select()`] does one step of a search with them.
+//! * [`cluster()`] finds which steps say the same, from their embeddings.
+//! * [`vote()`] makes the answer; [`baselines`] has the selection rules of other searches.
 //! * [`PagePool`] keeps pages of keys and values for branches that share their beginnings.
 
 pub mod allocate;
@@ -17,6 +18,7 @@ mod cluster;
 mod pool;
 mod programme;
 pub mod published;
+mod select;
 mod solve;
 mod tree;
 mod vote;
@@ -28,6 +30,7 @@ pub use programme::{
     Evaluation, LAMBDA_RESOLUTION, Lambda, LambdaError, MOST_ENUMERATED, NodePrice, Parts, Prices,
     Programme, ProgrammeError,
 };
+pub use select::{Rule, Selection, select};
 pub use solve::{Effort, Solution};
 pub use tree::{NodeId, SearchTree, State, TreeError};
 pub use vote::{Vote, VoteRule, vote};

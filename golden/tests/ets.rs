@@ -12,8 +12,8 @@ use cpu_time::ThreadTime;
 
 use golden::ets::published::{self, Pass};
 use golden::ets::{
-    Effort, Evaluation, Lambda, NodeId, NodePrice, Prices, Programme, ProgrammeError, Scores,
-    SearchTree, State, Temperature, allocate,
+    Effort, Evaluation, Lambda, NodeId, NodePrice, Prices, Programme, ProgrammeError, Rule, Scores,
+    SearchTree, Selection, State, Temperature, allocate, select,
 };
 use golden::strategies;
 use good_lp::{
@@ -235,6 +235,7 @@ fn by_microlp(programme: &Programme) -> Evaluation {
 #[test]
 fn middling_choices_against_another_solver() {
     let mut state = 2;
+    let mut times = [Duration::ZERO; 2];
     let trials = if full() { 300 } else { 40 };
     for trial in 0..trials {
         let (choice, prices) = if trial % 4 == 1 {
@@ -243,7 +244,8 @@ fn middling_choices_against_another_solver() {
             let count = 20 + draw(&mut state, 20) as usize;
             (tied(&mut state, count), prices(&mut state))
         } else {
-            let width = [16, 32, 64][draw(&mut state, 3) as usize];
+            let widest = if full() { 4 } else { 3 };
+            let width = [16, 32, 64, 256][draw(&mut state, widest) as usize];
             let depth = 3 + draw(&mut state, 12) as u32;
             let ideas = 1 + draw(&mut state, 4);
             (
@@ -252,15 +254,30 @@ fn middling_choices_against_another_solver() {
             )
         };
         let programme = choice.programme(prices);
+        let start = ThreadTime::now();
         let found = programme.solve(Effort::default());
+        times[0] += start.elapsed();
         assert!(found.proved, "trial {trial}");
+        let start = ThreadTime::now();
         let theirs = by_microlp(&programme);
+        times[1] += start.elapsed();
         assert_eq!(
             found.evaluation.objective, theirs.objective,
             "trial {trial}: {prices:?}"
         );
         assert_eq!(programme.evaluate(&found.kept), found.evaluation);
+        // The tie rule by nodes doesn't depend on the order of the leaves.
+        let mirrored = Choice {
+            tree: choice.tree.clone(),
+            leaves: choice.leaves.iter().rev().copied().collect(),
+            weights: choice.weights.iter().rev().copied().collect(),
+            clusters: choice.clusters.iter().rev().copied().collect(),
+        };
+        let other = mirrored.programme(prices).solve(Effort::default());
+        assert_eq!(other.evaluation, found.evaluation);
     }
+    let [own, others] = times.map(|time| time / trials as u32);
+    eprintln!("middling: {own:.0?} a choice, microlp {others:.0?}");
 }
 
 /// Parents that each cover a few clusters, among them clusters that others cover: a set cover with prices, what makes the programme hard.
@@ -439,6 +456,67 @@ fn corner_cases() {
         assert!(Lambda::new(wrong).is_err());
     }
     assert_eq!(Lambda::new(1.45).unwrap().thousandths(), 1450);
+}
+
+/// Whole searches with scores from a hat: the width is shared to the last, the tree stays within it, and what is kept needs fewer keys and values than everything would.
+#[test]
+fn searches_end() {
+    let mut state = 11;
+    let (mut kept_tokens, mut all_tokens) = (0, 0);
+    for trial in 0..60 {
+        let width = [1, 2, 16, 64][trial % 4];
+        let mut tree = SearchTree::new(width, 30);
+        let rule = Rule::published(width);
+        let mut steps = 0;
+        while let Some(selection) = select(&tree, rule).unwrap() {
+            let Selection {
+                leaves,
+                solution,
+                allocation,
+                ..
+            } = &selection;
+            assert!(solution.proved);
+            assert_eq!(allocation.total(), u64::from(tree.remaining()));
+            let mut kept = Vec::new();
+            for (place, &leaf) in leaves.iter().enumerate() {
+                let count = allocation.counts[place];
+                assert!(solution.kept[place] || count == 0);
+                if solution.kept[place] {
+                    kept.push(leaf);
+                }
+                if count == 0 {
+                    tree.decide(leaf, State::Pruned).unwrap();
+                }
+                for _ in 0..count {
+                    let score = if draw(&mut state, 20) == 0 {
+                        f32::NAN
+                    } else {
+                        unit(&mut state)
+                    };
+                    let tokens = draw(&mut state, 60) as u32;
+                    let child = tree.add(leaf, tokens, score).unwrap();
+                    let cluster = draw(&mut state, 1 + u64::from(width) / 2) as u32;
+                    tree.set_cluster(child, Some(cluster)).unwrap();
+                    if draw(&mut state, 6) == 0 {
+                        let ended = [State::Completed, State::OverLong];
+                        tree.decide(child, ended[draw(&mut state, 2) as usize])
+                            .unwrap();
+                    }
+                }
+            }
+            kept_tokens += tree.unique_tokens(&kept).unwrap();
+            all_tokens += tree.unique_tokens(leaves).unwrap();
+            steps += 1;
+            assert!(steps < 1000);
+        }
+        let ended = tree.leaves(State::Completed).len() + tree.leaves(State::OverLong).len();
+        assert_eq!(ended, width as usize);
+        assert_eq!((tree.remaining(), tree.frontier().len()), (0, 0));
+    }
+    assert!(
+        kept_tokens * 10 < all_tokens * 9,
+        "{kept_tokens} {all_tokens}"
+    );
 }
 
 #[test]
