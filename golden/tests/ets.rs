@@ -519,6 +519,33 @@ fn searches_end() {
     );
 }
 
+/// Far beyond any search: a long trajectory, and more leaves than can be proved in a moment.
+#[test]
+fn large_trees() {
+    let mut tree = SearchTree::new(4, 1);
+    let mut tip = 0;
+    let mut leaves = Vec::new();
+    for step in 0..20_000 {
+        if step % 5000 == 0 {
+            leaves.push(tree.add(tip, 1, 0.0).unwrap());
+        }
+        tip = tree.add(tip, 1, 0.0).unwrap();
+    }
+    leaves.push(tip);
+    let programme =
+        Programme::new(&tree, &leaves, &[1, 1, 1, 1, 4], None, Prices::published(4)).unwrap();
+    assert_eq!(programme.node_count(), 20_005);
+    let found = programme.solve(Effort::default());
+    assert_eq!(Ok((found.kept, found.evaluation)), programme.enumerate());
+    let mut state = 13;
+    let choice = tied(&mut state, 2000);
+    let programme = choice.programme(Prices::published(256));
+    let found = programme.solve(Effort { nodes: 20 });
+    let all = programme.evaluate(&vec![true; programme.len()]);
+    assert!(found.evaluation.objective >= all.objective);
+    assert!(found.bound >= found.evaluation.objective);
+}
+
 #[test]
 fn an_effort_that_ends_says_so() {
     let mut state = 7;

@@ -281,7 +281,9 @@ impl<'a> Search<'a> {
                 settled[core.parents[vertex]] |= vertex > 0;
             }
         }
-        settled[0] |= core.optional;
+        if let Some(root) = settled.first_mut() {
+            *root |= core.optional;
+        }
         let mut covered: Vec<bool> = core.covers.iter().map(|&cover| cover == 0).collect();
         let mut base = 0;
         for vertex in (0..count).filter(|&vertex| settled[vertex]) {
