@@ -48,9 +48,11 @@ pub fn shipped() -> Vec<Sample> {
         .collect()
 }
 
-/// Share of a device's cells up to which engines are tried. What doesn't succeed is followed by the next smaller, but not succeeding takes a router hours: at 91 % of an LFE5U-45F and 89 % of an
-/// LFE5U-85F nextpnr's first router was not done after one, and its second one went on slowly. 87 % of an LFE5U-25F is routed in minutes.
+/// Share of a device's cells up to which engines are tried. What doesn't succeed is followed by the next smaller, but a router takes hours not to succeed. 87 % of an LFE5U-25F is routed in minutes.
 const FILL: f64 = 0.88;
+/// The same of devices with more than [`MANY_CELLS`]. At 83 % of an LFE5U-45F nextpnr's second router stood at a thousand wires too many after twenty rounds, and its first had not routed 91 % after an hour.
+const FILL_OF_LARGE: f64 = 0.66;
+const MANY_CELLS: u32 = 40_000;
 
 impl Family {
     /// How designs of the family are mapped for boards: ECP5 holds many processing elements, which are mapped once; of the others' flows, one keeps modules
@@ -274,7 +276,12 @@ pub fn largest(
     model: &Model,
 ) -> Result<Vec<(BoardConfig, Size)>, SizingError> {
     let fits = |size: &Size| {
-        let share = |used: f64, there: u32| used <= f64::from(there) * FILL;
+        let fill = if board.logic_cells > MANY_CELLS {
+            FILL_OF_LARGE
+        } else {
+            FILL
+        };
+        let share = |used: f64, there: u32| used <= f64::from(there) * fill;
         share(size.logic, board.logic_cells)
             && share(size.registers, board.logic_cells)
             && size.memories <= f64::from(board.block_memories)
