@@ -138,11 +138,11 @@ fn builds_that_cannot_be_are_refused_at_once() {
 /// Builds a board's engine and looks at what it wrote.
 fn built(board: &str, arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    // In the project's folder, where `./setup` puts programs.
     let output = fgmp()
-        .current_dir(folder.path())
-        .args([
-            "board", "build", board, "-o", "out", "--check", "--json", "-",
-        ])
+        .args(["board", "build", board, "--check", "--json", "-", "-o"])
+        .arg(&out)
         .args(arguments)
         .output()
         .unwrap();
@@ -151,7 +151,6 @@ fn built(board: &str, arguments: &[&str]) {
         "{board}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let out = folder.path().join("out");
     let text = fs::read_to_string(out.join("report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     let clock = report["clock_hz"].as_f64().unwrap() / 1e6;
