@@ -8,6 +8,7 @@ mod calibration;
 mod compensation;
 mod forward;
 mod full;
+mod paged;
 mod quantized;
 mod rows;
 
@@ -19,6 +20,7 @@ pub use calibration::{Calibration, CalibrationWindows, Capture, GlobalPolicy};
 pub use compensation::Compensation;
 pub use forward::{KvCache, Tally, Trunk, forward};
 pub use full::Model;
+pub use paged::{BranchRow, Branches, KvPage, PAGE_TOKENS, PassCounters, PassError, Reserved};
 pub use quantized::{QuantizedModel, QuantizedModelError};
 pub(crate) use rows::{GroupRow, embed_row, run_group};
 

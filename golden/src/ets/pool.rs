@@ -306,6 +306,14 @@ impl<P: Clone + Default> PagePool<P> {
             .map(|page| &page.payload)
     }
 
+    /// A page in use, to be written.
+    pub fn page_mut(&mut self, page: usize) -> Option<&mut P> {
+        self.pages
+            .get_mut(page)
+            .filter(|page| page.references > 0)
+            .map(|page| &mut page.payload)
+    }
+
     /// Segments that have tokens in a page; 0 for one that is free.
     pub fn references(&self, page: usize) -> u32 {
         self.pages.get(page).map_or(0, |page| page.references)

@@ -419,11 +419,27 @@ impl Rotation {
             .chunks_exact_mut(width)
             .zip(self.angles.chunks_exact(self.half))
         {
-            for head in row.chunks_exact_mut(2 * self.half) {
-                let (low, high) = head.split_at_mut(self.half);
-                for ((low, high), (cos, sin)) in low.iter_mut().zip(high).zip(angles) {
-                    (*low, *high) = (*low * cos - *high * sin, *high * cos + *low * sin);
-                }
+            self.turn(row, angles);
+        }
+    }
+
+    /// The same for rows at any positions of the run, counted from its first.
+    pub(super) fn apply_at(&self, rows: &mut [f32], positions: &[usize]) {
+        let Some(width) = rows.len().checked_div(positions.len()) else {
+            return;
+        };
+        for (row, &position) in rows.chunks_exact_mut(width.max(1)).zip(positions) {
+            if let Some(angles) = self.angles.chunks_exact(self.half).nth(position) {
+                self.turn(row, angles);
+            }
+        }
+    }
+
+    fn turn(&self, row: &mut [f32], angles: &[(f32, f32)]) {
+        for head in row.chunks_exact_mut(2 * self.half) {
+            let (low, high) = head.split_at_mut(self.half);
+            for ((low, high), (cos, sin)) in low.iter_mut().zip(high).zip(angles) {
+                (*low, *high) = (*low * cos - *high * sin, *high * cos + *low * sin);
             }
         }
     }
@@ -476,7 +492,7 @@ fn attention(
 }
 
 /// Softmax of `scale · scores`.
-fn softmax(scores: &mut [f32], scale: f32) {
+pub(super) fn softmax(scores: &mut [f32], scale: f32) {
     let largest = scores
         .iter()
         .fold(f32::NEG_INFINITY, |largest, &score| largest.max(score));
