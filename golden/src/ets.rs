@@ -1,4 +1,4 @@
-//! ETS: efficient tree search for inference-time scaling (arXiv 2502.13575), the parts that need no language model.
+//! ETS: efficient tree search for inference-time scaling (arXiv 2502.13575).
 //!
 //! A search grows a tree of reasoning steps. After each step a reward model scores the leaves, a budget of continuations (the width) is shared among them by score, and leaves that
 //! are not worth the keys and values of their paths are pruned, unless they say something that no other leaf says. What is kept and how the width is shared is decided here in
@@ -11,10 +11,13 @@
 //! * [`cluster()`] finds which steps say the same, from their embeddings.
 //! * [`vote()`] makes the answer; [`baselines`] has the selection rules of other searches.
 //! * [`PagePool`] keeps pages of keys and values for branches that share their beginnings.
+//! * [`live`] searches with models, [`countdown`] is a task that it searches.
 
 pub mod allocate;
 pub mod baselines;
 mod cluster;
+pub mod countdown;
+pub mod live;
 mod pool;
 mod programme;
 pub mod published;
@@ -24,6 +27,7 @@ mod tree;
 mod vote;
 
 pub use allocate::{Allocation, Scores, Temperature, TemperatureError, allocate};
+pub use baselines::Dvts;
 pub use cluster::{CUT, ClusterError, cluster, worth_clustering};
 pub use pool::{Layout, PagePool, PoolError, Run, SegmentId, Slot, Usage};
 pub use programme::{

@@ -19,6 +19,7 @@ mod peers;
 mod pipeline;
 
 pub use choice::Choice;
+pub(crate) use choice::mix;
 pub use decode::{
     Counters, DecodeError, Decoder, Passage, Row, Run, Start, decode, passes_from_exits, sequential,
 };

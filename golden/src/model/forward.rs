@@ -131,10 +131,15 @@ impl Trunk {
         Ok(())
     }
 
+    /// The final norm of rows of `hidden` elements.
+    pub fn normed(&self, hidden: &[f32]) -> Vec<f32> {
+        rms_norm(hidden, &self.final_norm, self.config.rms_eps)
+    }
+
     /// Final norm and head: rows of `hidden` elements to rows of `vocabulary` logits.
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let width = self.config.hidden;
-        let normed = rms_norm(hidden, &self.final_norm, self.config.rms_eps);
+        let normed = self.normed(hidden);
         let rows = hidden.len() / width;
         let mut logits = vec![0.0; rows * self.config.vocabulary];
         if rows > 0 {

@@ -46,7 +46,7 @@ impl Choice {
 }
 
 /// A step of SplitMix64 with a number added to its state.
-pub(super) fn mix(state: u64, number: u64) -> u64 {
+pub(crate) fn mix(state: u64, number: u64) -> u64 {
     let mut state = state
         .wrapping_add(number)
         .wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -1,0 +1,389 @@
+//! The Countdown task: use every number once with + − × ÷ to reach a target.
+//!
+//! A problem is `2 12 13 16 16:188`, a step `13*16=208;2 12 16 208`: an operation, its result, and the numbers that are left, sorted. Results are whole and from 1 to 999. All of it can be checked exactly,
+//! which no search does: checks are for those who judge searches.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::live::{Ending, Task};
+
+/// Characters of the vocabulary; token 1 is the first. Token 0 is padding.
+pub const CHARACTERS: &str = "0123456789+-*/=;: \n$";
+
+/// Largest number, of problems and results.
+pub const LARGEST: u32 = 999;
+
+/// Most numbers of a problem: what fits the models' context with all steps.
+pub const MOST_NUMBERS: usize = 5;
+
+/// Numbers and what they are to make.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    numbers: Vec<u32>,
+    target: u32,
+}
+
+/// A text that is no problem.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProblemError {
+    /// Not of the form.
+    #[error("expected numbers, a colon and a target, like `2 12 13 16 16:188`; found `{0}`")]
+    Form(String),
+    /// Too few or too many numbers.
+    #[error("expected 2 to {MOST_NUMBERS} numbers, found {0}")]
+    Count(usize),
+    /// Out of range.
+    #[error("numbers and target are from 1 to {LARGEST}; found {0}")]
+    Range(u64),
+}
+
+impl FromStr for Problem {
+    type Err = ProblemError;
+
+    fn from_str(text: &str) -> Result<Self, ProblemError> {
+        let form = || ProblemError::Form(text.trim().chars().take(60).collect());
+        let (numbers, target) = text.trim().split_once(':').ok_or_else(form)?;
+        let number = |text: &str| -> Result<u32, ProblemError> {
+            let number: u64 = text.trim().parse().map_err(|_| form())?;
+            u32::try_from(number)
+                .ok()
+                .filter(|number| (1..=LARGEST).contains(number))
+                .ok_or(ProblemError::Range(number))
+        };
+        let numbers = numbers
+            .split_whitespace()
+            .map(number)
+            .collect::<Result<Vec<_>, _>>()?;
+        Self::new(numbers, number(target)?)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", list(&self.numbers), self.target)
+    }
+}
+
+fn list(numbers: &[u32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    numbers.join(" ")
+}
+
+impl Problem {
+    /// A problem; its numbers are sorted.
+    ///
+    /// # Errors
+    /// Too few or too many numbers, or one is out of range.
+    pub fn new(mut numbers: Vec<u32>, target: u32) -> Result<Self, ProblemError> {
+        if !(2..=MOST_NUMBERS).contains(&numbers.len()) {
+            return Err(ProblemError::Count(numbers.len()));
+        }
+        if let Some(&wrong) = numbers
+            .iter()
+            .chain([&target])
+            .find(|number| !(1..=LARGEST).contains(*number))
+        {
+            return Err(ProblemError::Range(u64::from(wrong)));
+        }
+        numbers.sort_unstable();
+        Ok(Self { numbers, target })
+    }
+
+    /// The numbers, sorted.
+    pub fn numbers(&self) -> &[u32] {
+        &self.numbers
+    }
+
+    /// What they are to make.
+    pub const fn target(&self) -> u32 {
+        self.target
+    }
+
+    /// Whether the models have seen its like: five numbers up to 20, a target from 10 to 200.
+    pub fn is_like_the_trained_ones(&self) -> bool {
+        self.numbers.len() == 5
+            && self.numbers.iter().all(|&number| number <= 20)
+            && (10..=200).contains(&self.target)
+    }
+
+    /// The prompt.
+    pub fn tokens(&self) -> Vec<u32> {
+        encode(&format!("{self}\n"))
+    }
+
+    /// Whether steps lead from the problem's numbers to the target without a fault.
+    pub fn is_solved_by<'a>(&self, steps: impl IntoIterator<Item = &'a str>) -> bool {
+        let mut numbers = self.numbers.clone();
+        for text in steps {
+            match Step::from_str(text).ok().and_then(|step| step.apply(&numbers)) {
+                Some(rest) => numbers = rest,
+                None => return false,
+            }
+        }
+        numbers == [self.target]
+    }
+
+    /// Whether the target can be reached at all from these numbers, each used once.
+    pub fn is_reachable_from(&self, numbers: &[u32]) -> bool {
+        reachable(numbers, self.target)
+    }
+}
+
+/// Tokens of a text; characters that the vocabulary doesn't have become padding.
+pub fn encode(text: &str) -> Vec<u32> {
+    text.chars()
+        .map(|character| {
+            CHARACTERS
+                .chars()
+                .position(|other| other == character)
+                .map_or(0, |place| place as u32 + 1)
+        })
+        .collect()
+}
+
+/// The text of tokens; what is no character becomes a question mark.
+pub fn decode(tokens: &[u32]) -> String {
+    tokens
+        .iter()
+        .map(|&token| {
+            (token as usize)
+                .checked_sub(1)
+                .and_then(|place| CHARACTERS.chars().nth(place))
+                .unwrap_or('?')
+        })
+        .collect()
+}
+
+/// A step as its text says, right or not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Left operand.
+    pub left: u32,
+    /// `+`, `-`, `*` or `/`.
+    pub operation: char,
+    /// Right operand.
+    pub right: u32,
+    /// What is said to come out.
+    pub result: u32,
+    /// The numbers that are said to be left.
+    pub rest: Vec<u32>,
+}
+
+/// A text that is no step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not of the form `13*16=208;2 12 16 208`")]
+pub struct StepError;
+
+impl FromStr for Step {
+    type Err = StepError;
+
+    fn from_str(text: &str) -> Result<Self, StepError> {
+        let (equation, rest) = text.trim().split_once(';').ok_or(StepError)?;
+        let (term, result) = equation.split_once('=').ok_or(StepError)?;
+        let place = term
+            .find(|character: char| "+-*/".contains(character))
+            .ok_or(StepError)?;
+        let number = |text: &str| -> Result<u32, StepError> {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse().ok()).flatten().ok_or(StepError)
+        };
+        Ok(Self {
+            left: number(&term[..place])?,
+            operation: term[place..].chars().next().ok_or(StepError)?,
+            right: number(&term[place + 1..])?,
+            result: number(result)?,
+            rest: rest.split(' ').map(number).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Step {
+    /// The numbers that are left if the step is taken, sorted. Nothing if it is wrong: a number that isn't there, a result that is false or out of bounds, or a rest that doesn't follow.
+    pub fn apply(&self, numbers: &[u32]) -> Option<Vec<u32>> {
+        let mut left = numbers.to_vec();
+        for used in [self.left, self.right] {
+            let place = left.iter().position(|&number| number == used)?;
+            left.remove(place);
+        }
+        let result = compute(self.left, self.operation, self.right)?;
+        left.push(result);
+        left.sort_unstable();
+        let mut said = self.rest.clone();
+        said.sort_unstable();
+        (result == self.result && said == left).then_some(left)
+    }
+}
+
+/// A result within bounds.
+fn compute(left: u32, operation: char, right: u32) -> Option<u32> {
+    let result = match operation {
+        '+' => left.checked_add(right)?,
+        '-' => left.checked_sub(right)?,
+        '*' => left.checked_mul(right)?,
+        '/' if right > 0 && left.is_multiple_of(right) => left / right,
+        _ => return None,
+    };
+    (1..=LARGEST).contains(&result).then_some(result)
+}
+
+fn reachable(numbers: &[u32], target: u32) -> bool {
+    if let [number] = numbers {
+        return *number == target;
+    }
+    for first in 0..numbers.len() {
+        for second in 0..numbers.len() {
+            if first == second {
+                continue;
+            }
+            let rest: Vec<u32> = (0..numbers.len())
+                .filter(|&place| place != first && place != second)
+                .map(|place| numbers[place])
+                .collect();
+            for operation in ['+', '-', '*', '/'] {
+                // The other order of a sum or product comes to the same.
+                if second < first && "+*".contains(operation) {
+                    continue;
+                }
+                if let Some(result) = compute(numbers[first], operation, numbers[second]) {
+                    let mut next = rest.clone();
+                    next.push(result);
+                    if reachable(&next, target) {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+    false
+}
+
+/// The task as a search sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Countdown;
+
+impl Task for Countdown {
+    fn ends_step(&self, token: u32) -> bool {
+        matches!(decode(&[token]).as_str(), "\n" | "$")
+    }
+
+    /// A step that leaves one number answers with it, right or not. `$` before that gives up.
+    fn ending(&self, step: &[u32]) -> Ending {
+        let text = decode(step);
+        if text.contains('$') {
+            return Ending::GivesUp;
+        }
+        match Step::from_str(&text).map(|step| step.rest) {
+            Ok(rest) if rest.len() == 1 => Ending::Answers(rest[0].to_string()),
+            _ => Ending::Continues,
+        }
+    }
+
+    fn text(&self, tokens: &[u32]) -> String {
+        decode(tokens)
+    }
+}
+
+/// Problems that can be solved, drawn like the trained ones; a problem of `except` never comes.
+pub fn problems(count: usize, seed: u64, except: &[Problem]) -> Vec<Problem> {
+    let mut state = seed;
+    let mut draw = |from: u32, to: u32| {
+        state = crate::speed::mix(state, 1);
+        from + (state >> 33) as u32 % (to - from + 1)
+    };
+    let mut found: Vec<Problem> = Vec::new();
+    while found.len() < count {
+        let numbers: Vec<u32> = (0..5).map(|_| draw(1, 20)).collect();
+        let Ok(problem) = Problem::new(numbers, draw(10, 200)) else {
+            continue;
+        };
+        if !except.contains(&problem)
+            && !found.contains(&problem)
+            && problem.is_reachable_from(problem.numbers())
+        {
+            found.push(problem);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_read_and_written() {
+        let problem: Problem = "16 2 12 13 16:188\n".parse().unwrap();
+        assert_eq!(problem.to_string(), "2 12 13 16 16:188");
+        assert_eq!(decode(&problem.tokens()), "2 12 13 16 16:188\n");
+        assert!(problem.is_like_the_trained_ones());
+        for (text, message) in [
+            ("", "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found ``"),
+            ("1 2 3", "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found `1 2 3`"),
+            ("1 x:3", "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found `1 x:3`"),
+            ("1:3", "expected 2 to 5 numbers, found 1"),
+            ("1 2 3 4 5 6:3", "expected 2 to 5 numbers, found 6"),
+            ("1 0:3", "numbers and target are from 1 to 999; found 0"),
+            ("1 2:1000", "numbers and target are from 1 to 999; found 1000"),
+        ] {
+            assert_eq!(text.parse::<Problem>().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn steps_are_checked() {
+        let problem: Problem = "2 12 13 16 16:188".parse().unwrap();
+        let right = [
+            "16*13=208;2 12 16 208\n",
+            "208-12=196;2 16 196\n",
+            "196-16=180;2 180\n",
+        ];
+        assert!(!problem.is_solved_by(right));
+        let last = |step| right.into_iter().chain([step]).collect::<Vec<_>>();
+        assert!(!problem.is_solved_by(last("2+180=188;188\n")));
+        assert!(!problem.is_solved_by(last("2+180=182;182\n")));
+        let solution = [
+            "16*13=208;2 12 16 208",
+            "208-16=192;2 12 192",
+            "12/2=6;6 192",
+            "192-6=186;186",
+        ];
+        assert!(!problem.is_solved_by(solution));
+        let problem: Problem = "2 12 13 16 16:186".parse().unwrap();
+        assert!(problem.is_solved_by(solution));
+        let numbers = [2, 12, 13, 16, 16];
+        for wrong in [
+            "16*16=256;2 12 13 255",
+            "16*3=48;2 12 13 16 48",
+            "2-12=0;0 13 16 16",
+            "13/2=6;6 12 16 16",
+            "16*13=208;2 12 208",
+        ] {
+            assert_eq!(wrong.parse::<Step>().unwrap().apply(&numbers), None, "{wrong}");
+        }
+        for wrong in ["", "1+2", "1+2=3", "+1=2;3", "1+2=3;", "1+2=3;4  5", "é+1=2;3", "1+-2=3;4"] {
+            assert!(wrong.parse::<Step>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn drawn_problems_can_be_solved_and_are_others() {
+        let first = problems(20, 5, &[]);
+        assert_eq!(first, problems(20, 5, &[]));
+        let second = problems(20, 5, &first[..10]);
+        assert!(first[..10].iter().all(|problem| !second.contains(problem)));
+        assert!(second.iter().all(|problem| problem.is_like_the_trained_ones()));
+        assert!(!first[0].is_reachable_from(&[1, 1]));
+    }
+
+    #[test]
+    fn endings() {
+        let ending = |text: &str| Countdown.ending(&encode(text));
+        assert_eq!(ending("2+180=182;182\n"), Ending::Answers("182".into()));
+        assert_eq!(ending("196-16=180;2 180\n"), Ending::Continues);
+        assert_eq!(ending("nonsense\n"), Ending::Continues);
+        assert_eq!(ending("$"), Ending::GivesUp);
+        assert!(Countdown.ends_step(encode("\n")[0]) && !Countdown.ends_step(0));
+    }
+}

@@ -1,0 +1,554 @@
+//! A search with models: trajectories are generated, scored, selected, and voted on.
+//!
+//! After each step of all trajectories the method shares the width ([`Method`]), what isn't continued is pruned, and each continuation is generated: its noise depends on the seed and on its place in the tree
+//! alone, so that a search gives the same tree however its rows are batched, whatever its keys and values share, and whether or not memory made it compute some of them twice.
+
+mod grow;
+mod plan;
+mod reward;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::reward::{Reward, RewardError, ScoreHead};
+use super::{
+    ClusterError, Dvts, Layout, NodeId, PoolError, Rule, Scores, SearchTree, Selection, State,
+    TreeError, Vote, VoteRule, cluster, vote, worth_clustering,
+};
+use super::{ProgrammeError, Temperature};
+use crate::model::{Branches, LanguageModel, ModelError, PassCounters, PassError, Tally};
+
+/// What may come of a step.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// More steps.
+    Continues,
+    /// It has an answer.
+    Answers(String),
+    /// It ends without one.
+    GivesUp,
+}
+
+/// What a search searches for.
+pub trait Task: Sync {
+    /// Whether a token ends a step.
+    fn ends_step(&self, token: u32) -> bool;
+
+    /// What comes of a step, from its tokens.
+    fn ending(&self, step: &[u32]) -> Ending;
+
+    /// The text of tokens.
+    fn text(&self, tokens: &[u32]) -> String;
+}
+
+/// How the width is shared among leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// The cost model chooses leaves; among those, by score.
+    Ets(Rule),
+    /// By score.
+    Rebase(Temperature),
+    /// The best ⌈√width⌉ leaves, or so many, equally often.
+    Beam(Option<u32>),
+    /// ⌈√width⌉ subtrees, or so many; of each the best leaf.
+    Dvts(Option<u32>),
+    /// Every trajectory once: independent samples.
+    Samples,
+}
+
+/// Which answer is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Election {
+    /// That with the largest sum of last scores.
+    Weighted,
+    /// That of the trajectory with the best last score.
+    Best,
+    /// The most frequent.
+    Majority,
+}
+
+/// What equal beginnings of siblings share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sharing {
+    /// Whole steps: siblings share what is before them.
+    Steps,
+    /// Tokens: siblings that begin alike are one row, until they differ.
+    Tokens,
+}
+
+/// Limits and rules of a search.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Settings {
+    /// How the width is shared.
+    pub method: Method,
+    /// Trajectories.
+    pub width: u32,
+    /// Of the policy; the largest logit if absent.
+    pub temperature: Option<f32>,
+    /// Of the noise.
+    pub seed: u64,
+    /// Most tokens of a step.
+    pub step_tokens: usize,
+    /// Most tokens of a trajectory, prompt included; the models' context bounds it, too.
+    pub trajectory_tokens: usize,
+    /// Most steps of a trajectory.
+    pub depth: u32,
+    /// Pages of keys and values.
+    pub pages: usize,
+    /// Where branches begin in them.
+    #[serde(skip)]
+    pub layout: Layout,
+    /// What siblings share.
+    pub sharing: Sharing,
+    /// Distance up to which steps say the same.
+    pub cut: f64,
+}
+
+impl Settings {
+    /// A method at a width, as published: temperature 1, 25 steps. Pages for everything.
+    pub const fn new(method: Method, width: u32) -> Self {
+        Self {
+            method,
+            width,
+            temperature: Some(1.0),
+            seed: 0,
+            step_tokens: 256,
+            trajectory_tokens: 1024,
+            depth: 25,
+            pages: 1 << 20,
+            layout: Layout::CopyOnWrite,
+            sharing: Sharing::Tokens,
+            cut: super::CUT,
+        }
+    }
+}
+
+/// Vectors of texts, for clustering.
+pub type Embedder<'a> = dyn Fn(&[String]) -> Result<Vec<Vec<f32>>, String> + 'a;
+
+/// Who says which steps say the same.
+#[derive(Clone, Copy)]
+pub enum Embedding<'a> {
+    /// The reward model: its last residual stream behind the step, normed.
+    Reward,
+    /// A model of sentences, given the steps' texts.
+    Text(&'a Embedder<'a>),
+}
+
+/// What takes part in a search.
+#[derive(Clone, Copy)]
+pub struct Cast<'a> {
+    /// Writes steps.
+    pub policy: &'a dyn LanguageModel,
+    /// Scores them.
+    pub reward: &'a Reward<'a>,
+    /// Compares them.
+    pub embedding: Embedding<'a>,
+    /// Knows what a step is.
+    pub task: &'a dyn Task,
+}
+
+/// A step of a search, for those who watch.
+pub struct Event<'a> {
+    /// Steps before.
+    pub depth: u32,
+    /// The tree before leaves are chosen.
+    pub tree: &'a SearchTree,
+    /// What the cost model chose; none for methods without one.
+    pub selection: Option<&'a Selection>,
+    /// How often leaves will be continued.
+    pub plan: &'a [(NodeId, u32)],
+}
+
+/// What a search took.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Cost {
+    /// Steps of the search.
+    pub depth: u32,
+    /// Continuations asked for.
+    pub calls: u64,
+    /// Tokens of all steps, each trajectory's own.
+    pub tokens: u64,
+    /// Unique tokens of all candidates' paths before pruning, summed over the steps: the published measure.
+    pub kv_tokens: u64,
+    /// Its largest term.
+    pub kv_peak: u64,
+    /// Pages of keys and values in use, summed over the passes.
+    pub page_passes: u64,
+    /// Most pages in use.
+    pub pages_peak: u64,
+    /// What passes took.
+    pub passes: PassCounters,
+    /// Rows that were computed again, since their keys and values had to make room.
+    pub recomputed: u64,
+    /// Times that memory made a continuation wait and begin again.
+    pub preempted: u64,
+    /// Continuations given up: no page was left for them even by themselves.
+    pub starved: u64,
+    /// Selections without clusters, since an embedding was not finite.
+    pub unclustered: u64,
+    /// Selections whose optimum was not proved.
+    pub unproved: u64,
+    /// Nanoseconds of clustering and selection.
+    pub selection_ns: u64,
+    /// Largest time of one selection, of the cost model alone.
+    pub longest_selection_ns: u64,
+}
+
+impl Cost {
+    /// Adds another search's; peaks are the larger.
+    pub fn add(&mut self, other: &Self) {
+        self.depth += other.depth;
+        self.calls += other.calls;
+        self.tokens += other.tokens;
+        self.kv_tokens += other.kv_tokens;
+        self.kv_peak = self.kv_peak.max(other.kv_peak);
+        self.page_passes += other.page_passes;
+        self.pages_peak = self.pages_peak.max(other.pages_peak);
+        self.passes.add(&other.passes);
+        self.recomputed += other.recomputed;
+        self.preempted += other.preempted;
+        self.starved += other.starved;
+        self.unclustered += other.unclustered;
+        self.unproved += other.unproved;
+        self.selection_ns += other.selection_ns;
+        self.longest_selection_ns = self.longest_selection_ns.max(other.longest_selection_ns);
+    }
+}
+
+/// A trajectory that ended.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Trajectory {
+    /// Its last node.
+    pub node: NodeId,
+    /// Texts of its steps.
+    pub steps: Vec<String>,
+    /// What it answers.
+    pub answer: Option<String>,
+    /// The reward model's score of its last step.
+    pub score: f32,
+}
+
+/// What a search gave.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The tree.
+    pub tree: SearchTree,
+    /// Texts of its nodes' steps.
+    pub texts: Vec<String>,
+    /// Trajectories that completed, in the order in which they did.
+    pub trajectories: Vec<Trajectory>,
+    /// What it took.
+    pub cost: Cost,
+}
+
+impl Found {
+    /// The trajectory whose answer is given: the best of those that answer like the one that is elected, of equals the first.
+    pub fn elect(&self, election: Election) -> Option<&Trajectory> {
+        let scores: Vec<f32> = self.trajectories.iter().map(|it| it.score).collect();
+        let scores = Scores::new(&scores);
+        let answered = |place: &usize| self.trajectories[*place].answer.is_some();
+        let best = |places: &mut dyn Iterator<Item = usize>| -> Option<&Trajectory> {
+            let mut best: Option<(usize, Option<i32>)> = None;
+            for place in places {
+                let score = scores.fixed()[place];
+                if best.is_none_or(|(_, other)| score > other) {
+                    best = Some((place, score));
+                }
+            }
+            best.map(|(place, _)| &self.trajectories[place])
+        };
+        let all = 0..self.trajectories.len();
+        if election == Election::Best {
+            return best(&mut all.filter(answered));
+        }
+        let ballots: Vec<(Option<&str>, u32)> = self
+            .trajectories
+            .iter()
+            .zip(scores.fixed())
+            .map(|(it, score)| {
+                let weight = match election {
+                    Election::Majority => 1,
+                    // Scores below 0, or none at all, weigh nothing.
+                    _ => u32::try_from(score.unwrap_or(0)).unwrap_or(0),
+                };
+                (it.answer.as_deref(), weight)
+            })
+            .collect();
+        let elected: Option<Vote> = vote(&ballots, VoteRule::Answers, |a, b| a == b);
+        // If nobody's vote weighs anything, the first of the best is as good as any.
+        let Some(elected) = elected else {
+            return best(&mut all.filter(answered));
+        };
+        let answer = &self.trajectories[elected.trajectory].answer;
+        best(&mut all.filter(|&place| self.trajectories[place].answer == *answer))
+    }
+}
+
+/// Why a search can't be done.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// The prompt.
+    #[error("the prompt: {0}")]
+    Prompt(&'static str),
+    /// The pool is too small for the prompt.
+    #[error("a pool of {pages} pages doesn't hold the prompt of {tokens} tokens")]
+    Memory {
+        /// Pages.
+        pages: usize,
+        /// Tokens of the prompt.
+        tokens: usize,
+    },
+    /// The tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The selection.
+    #[error(transparent)]
+    Programme(#[from] ProgrammeError),
+    /// Clustering.
+    #[error("embeddings: {0}")]
+    Cluster(#[from] ClusterError),
+    /// The model of sentences.
+    #[error("embeddings: {0}")]
+    Embedding(String),
+    /// Models or memory.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+}
+
+impl From<PoolError> for SearchError {
+    fn from(error: PoolError) -> Self {
+        Self::Pass(error.into())
+    }
+}
+
+impl From<ModelError> for SearchError {
+    fn from(error: ModelError) -> Self {
+        Self::Pass(error.into())
+    }
+}
+
+/// Continues `prompt`; `watch` sees each step before it is taken.
+///
+/// # Errors
+/// The prompt is empty or too long, memory doesn't hold even the prompt, or a model fails. Too little memory for the rest is no error: parts are computed again, and [`Cost`] says so.
+pub fn search(
+    cast: Cast<'_>,
+    settings: &Settings,
+    prompt: &[u32],
+    watch: impl FnMut(&Event<'_>),
+) -> Result<(Found, Vec<Tally>), SearchError> {
+    Search::new(cast, *settings, prompt)?.run(watch)
+}
+
+/// What is known of a node besides its place in the tree.
+#[derive(Clone, Debug, Default)]
+struct Grown {
+    /// Of its own step; the root's are the prompt.
+    tokens: Vec<u32>,
+    /// Its branch, while its keys and values are held.
+    segment: Option<super::SegmentId>,
+    /// The policy's logits behind it.
+    logits: Vec<f32>,
+    /// The reward model's, if it needs them.
+    judged: Vec<f32>,
+    /// Of its continuations' noise.
+    stream: u64,
+    /// For clustering.
+    embedding: Vec<f32>,
+    /// What it answers.
+    answer: Option<String>,
+}
+
+struct Search<'a> {
+    cast: Cast<'a>,
+    settings: Settings,
+    branches: Branches<'a>,
+    tree: SearchTree,
+    nodes: Vec<Grown>,
+    /// Completed ones, in order.
+    ended: Vec<NodeId>,
+    cost: Cost,
+    dvts: Option<Dvts>,
+    /// Subtrees of nodes, for DVTS; a node may carry on several.
+    subtrees: BTreeMap<NodeId, Vec<(usize, u32)>>,
+}
+
+impl<'a> Search<'a> {
+    fn new(cast: Cast<'a>, settings: Settings, prompt: &[u32]) -> Result<Self, SearchError> {
+        let models = [cast.policy, cast.reward.model()];
+        let branches = Branches::new(&models, settings.pages, settings.layout)?;
+        let tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+        if prompt.is_empty() {
+            return Err(SearchError::Prompt("it is empty"));
+        }
+        if prompt.len() >= branches.context().min(settings.trajectory_tokens) {
+            return Err(SearchError::Prompt(
+                "it leaves no room for a step in the context",
+            ));
+        }
+        let dvts = match settings.method {
+            Method::Dvts(subtrees) => Some(Dvts::new(settings.width, subtrees)),
+            _ => None,
+        };
+        let mut search = Self {
+            cast,
+            settings,
+            branches,
+            tree: SearchTree::new(settings.width, tokens),
+            nodes: vec![Grown {
+                tokens: prompt.to_vec(),
+                stream: settings.seed,
+                ..Grown::default()
+            }],
+            ended: Vec::new(),
+            cost: Cost::default(),
+            dvts,
+            subtrees: BTreeMap::new(),
+        };
+        search.read_prompt()?;
+        Ok(search)
+    }
+
+    /// Most tokens of a trajectory.
+    fn longest(&self) -> usize {
+        self.settings
+            .trajectory_tokens
+            .min(self.branches.context())
+    }
+
+    fn run(mut self, mut watch: impl FnMut(&Event<'_>)) -> Result<(Found, Vec<Tally>), SearchError> {
+        for depth in 0..self.settings.depth {
+            let frontier = self.tree.frontier();
+            if frontier.is_empty() || self.tree.remaining() == 0 {
+                break;
+            }
+            let kv = self.tree.unique_tokens(&frontier)?;
+            self.cost.kv_tokens += kv;
+            self.cost.kv_peak = self.cost.kv_peak.max(kv);
+            let begun = std::time::Instant::now();
+            let (plan, selection) = self.plan(depth, &frontier)?;
+            if depth > 0 {
+                self.cost.selection_ns += nanoseconds(begun);
+            }
+            watch(&Event {
+                depth,
+                tree: &self.tree,
+                selection: selection.as_ref(),
+                plan: &plan,
+            });
+            self.prune(&frontier, &plan)?;
+            if plan.is_empty() {
+                break;
+            }
+            self.cost.depth += 1;
+            self.cost.calls += plan.iter().map(|&(_, count)| u64::from(count)).sum::<u64>();
+            let children = self.grow(&plan)?;
+            self.insert(children)?;
+        }
+        self.finish()
+    }
+
+    /// Gives up leaves that aren't continued, with what nobody else needs.
+    fn prune(&mut self, frontier: &[NodeId], plan: &[(NodeId, u32)]) -> Result<(), SearchError> {
+        for &leaf in frontier {
+            if !plan.iter().any(|&(kept, _)| kept == leaf) {
+                self.tree.decide(leaf, State::Pruned)?;
+            }
+        }
+        let needed: Vec<NodeId> = plan.iter().map(|&(leaf, _)| leaf).collect();
+        let mut kept = self.tree.union(&needed)?.into_iter().peekable();
+        for node in 0..self.nodes.len() {
+            if kept.next_if_eq(&node).is_none()
+                && let Some(segment) = self.nodes[node].segment.take()
+            {
+                self.branches.release(segment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which steps say the same.
+    fn find_clusters(&mut self, frontier: &[NodeId]) -> Result<(), SearchError> {
+        let texts: Vec<String> = frontier
+            .iter()
+            .map(|&leaf| self.cast.task.text(&self.nodes[leaf].tokens))
+            .collect();
+        let references: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let clusters = if !worth_clustering(&references) {
+            None
+        } else {
+            Some(match self.cast.embedding {
+                Embedding::Reward => {
+                    let embeddings: Vec<&[f32]> = frontier
+                        .iter()
+                        .map(|&leaf| self.nodes[leaf].embedding.as_slice())
+                        .collect();
+                    cluster(&embeddings, self.settings.cut)
+                }
+                Embedding::Text(embed) => {
+                    let embeddings = embed(&texts).map_err(SearchError::Embedding)?;
+                    cluster(&embeddings, self.settings.cut)
+                }
+            })
+        };
+        let clusters = match clusters {
+            // A model that fails takes its clusters with it, not the search.
+            Some(Err(ClusterError::NotFinite(_))) => {
+                self.cost.unclustered += 1;
+                None
+            }
+            other => other.transpose()?,
+        };
+        for (place, &leaf) in frontier.iter().enumerate() {
+            let cluster = clusters.as_ref().and_then(|all| all.get(place)).copied();
+            self.tree.set_cluster(leaf, cluster)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Found, Vec<Tally>), SearchError> {
+        let texts: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| self.cast.task.text(&node.tokens))
+            .collect();
+        let trajectories = self
+            .ended
+            .iter()
+            .map(|&node| {
+                let mut path = self.tree.path(node)?;
+                path.reverse();
+                Ok(Trajectory {
+                    node,
+                    steps: path.iter().skip(1).map(|&id| texts[id].clone()).collect(),
+                    answer: self.nodes[node].answer.clone(),
+                    score: self.tree.score(node)?,
+                })
+            })
+            .collect::<Result<_, TreeError>>()?;
+        let mut cost = self.cost;
+        cost.passes = self.branches.counters();
+        cost.pages_peak = self.branches.usage().most_pages as u64;
+        let tallies = (0..2)
+            .filter_map(|model| self.branches.tally(model).cloned())
+            .collect();
+        Ok((
+            Found {
+                tree: self.tree,
+                texts,
+                trajectories,
+                cost,
+            },
+            tallies,
+        ))
+    }
+}
+
+fn nanoseconds(since: std::time::Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
