@@ -7,7 +7,7 @@ mod grow;
 mod plan;
 mod reward;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -177,6 +177,10 @@ pub struct Cost {
     pub kv_tokens: u64,
     /// Its largest term.
     pub kv_peak: u64,
+    /// The same with tokens that siblings have in common from their beginning on counted once: what [`Sharing::Tokens`] holds.
+    pub held_tokens: u64,
+    /// Its largest term.
+    pub held_peak: u64,
     /// Pages of keys and values in use, summed over the passes.
     pub page_passes: u64,
     /// Most pages in use.
@@ -207,6 +211,8 @@ impl Cost {
         self.tokens += other.tokens;
         self.kv_tokens += other.kv_tokens;
         self.kv_peak = self.kv_peak.max(other.kv_peak);
+        self.held_tokens += other.held_tokens;
+        self.held_peak = self.held_peak.max(other.held_peak);
         self.page_passes += other.page_passes;
         self.pages_peak = self.pages_peak.max(other.pages_peak);
         self.passes.add(&other.passes);
@@ -342,7 +348,86 @@ pub fn search(
     prompt: &[u32],
     watch: impl FnMut(&Event<'_>),
 ) -> Result<(Found, Vec<Tally>), SearchError> {
-    Search::new(cast, *settings, prompt)?.run(watch)
+    let mut search = Search::new(cast, *settings, prompt, None)?;
+    search.run(watch)?;
+    let tallies = (0..2)
+        .filter_map(|model| search.branches.tally(model).cloned())
+        .collect();
+    Ok((search.finish()?.0, tallies))
+}
+
+/// Searches of one prompt that know each other's continuations.
+///
+/// A continuation depends on its place in the tree alone, so what one method's search generated needn't be generated for another's. Trees and answers are those of [`search`]; what passes and pages took is
+/// not any search's own, and is left out of [`Cost`].
+pub struct Searches<'a> {
+    cast: Cast<'a>,
+    prompt: Vec<u32>,
+    known: Option<Known<'a>>,
+    /// Temperature, seed and limits: what a continuation depends on.
+    fixed: Option<(Option<u32>, u64, usize, usize)>,
+}
+
+/// What was generated, by the noise that it was generated with, and where its keys and values are.
+struct Known<'a> {
+    branches: Branches<'a>,
+    children: HashMap<u64, KnownChild>,
+    root: Grown,
+}
+
+struct KnownChild {
+    grown: Grown,
+    ending: Ending,
+    score: f32,
+    over_long: bool,
+}
+
+impl<'a> Searches<'a> {
+    /// Nothing known yet.
+    pub fn new(cast: Cast<'a>, prompt: &[u32]) -> Self {
+        Self {
+            cast,
+            prompt: prompt.to_vec(),
+            known: None,
+            fixed: None,
+        }
+    }
+
+    /// As [`search`], with what earlier ones generated. If temperature, seed or limits are others than theirs, nothing of it is used. Pages are never scarce.
+    ///
+    /// # Errors
+    /// As [`search`].
+    pub fn search(
+        &mut self,
+        settings: &Settings,
+        watch: impl FnMut(&Event<'_>),
+    ) -> Result<Found, SearchError> {
+        let fixed = (
+            settings.temperature.map(f32::to_bits),
+            settings.seed,
+            settings.step_tokens,
+            settings.trajectory_tokens,
+        );
+        if self.fixed.replace(fixed) != Some(fixed) {
+            self.known = None;
+        }
+        let settings = Settings {
+            pages: usize::MAX,
+            ..*settings
+        };
+        let known = self.known.take();
+        let first = known.is_none();
+        let mut search = Search::new(self.cast, settings, &self.prompt, known)?;
+        if first {
+            search.remember_root()?;
+        }
+        search.run(watch)?;
+        let (mut found, known) = search.finish()?;
+        found.cost.passes = PassCounters::default();
+        (found.cost.page_passes, found.cost.pages_peak) = (0, 0);
+        self.known = known;
+        Ok(found)
+    }
 }
 
 /// What is known of a node besides its place in the tree.
@@ -376,12 +461,29 @@ struct Search<'a> {
     dvts: Option<Dvts>,
     /// Subtrees of nodes, for DVTS; a node may carry on several.
     subtrees: BTreeMap<NodeId, Vec<(usize, u32)>>,
+    /// What other searches generated, if there are others.
+    known: Option<(HashMap<u64, KnownChild>, Grown)>,
 }
 
 impl<'a> Search<'a> {
-    fn new(cast: Cast<'a>, settings: Settings, prompt: &[u32]) -> Result<Self, SearchError> {
+    fn new(
+        cast: Cast<'a>,
+        settings: Settings,
+        prompt: &[u32],
+        known: Option<Known<'a>>,
+    ) -> Result<Self, SearchError> {
         let models = [cast.policy, cast.reward.model()];
-        let branches = Branches::new(&models, settings.pages, settings.layout)?;
+        let (branches, known) = match known {
+            Some(Known {
+                branches,
+                children,
+                root,
+            }) => (branches, Some((children, root))),
+            None => (
+                Branches::new(&models, settings.pages, settings.layout)?,
+                None,
+            ),
+        };
         let tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         if prompt.is_empty() {
             return Err(SearchError::Prompt("it is empty"));
@@ -409,9 +511,53 @@ impl<'a> Search<'a> {
             cost: Cost::default(),
             dvts,
             subtrees: BTreeMap::new(),
+            known,
         };
-        search.read_prompt()?;
+        match &search.known {
+            Some((_, root)) => {
+                let segment = root.segment.map(|segment| search.branches.fork(segment));
+                let mut root = root.clone();
+                root.segment = segment.transpose()?;
+                search.nodes[0] = root;
+            }
+            None => search.read_prompt()?,
+        }
         Ok(search)
+    }
+
+    /// Keeps the prompt's keys and values for other searches.
+    fn remember_root(&mut self) -> Result<(), SearchError> {
+        let mut root = self.nodes[0].clone();
+        root.segment = root
+            .segment
+            .map(|segment| self.branches.fork(segment))
+            .transpose()?;
+        self.known = Some((HashMap::new(), root));
+        Ok(())
+    }
+
+    /// Tokens of the paths of leaves, those that siblings have in common from their beginning on once.
+    fn held_tokens(&self, leaves: &[NodeId]) -> Result<u64, TreeError> {
+        let mut steps: Vec<(Option<NodeId>, &[u32])> = self
+            .tree
+            .union(leaves)?
+            .into_iter()
+            .map(|node| Ok((self.tree.parent(node)?, self.nodes[node].tokens.as_slice())))
+            .collect::<Result<_, TreeError>>()?;
+        steps.sort_unstable();
+        let mut held = 0;
+        for (place, (parent, tokens)) in steps.iter().enumerate() {
+            let common = match place.checked_sub(1).map(|before| steps[before]) {
+                Some((other, before)) if other == *parent => tokens
+                    .iter()
+                    .zip(before)
+                    .take_while(|(a, b)| a == b)
+                    .count(),
+                _ => 0,
+            };
+            held += (tokens.len() - common) as u64;
+        }
+        Ok(held)
     }
 
     /// Most tokens of a trajectory.
@@ -421,7 +567,7 @@ impl<'a> Search<'a> {
             .min(self.branches.context())
     }
 
-    fn run(mut self, mut watch: impl FnMut(&Event<'_>)) -> Result<(Found, Vec<Tally>), SearchError> {
+    fn run(&mut self, mut watch: impl FnMut(&Event<'_>)) -> Result<(), SearchError> {
         for depth in 0..self.settings.depth {
             let frontier = self.tree.frontier();
             if frontier.is_empty() || self.tree.remaining() == 0 {
@@ -430,6 +576,9 @@ impl<'a> Search<'a> {
             let kv = self.tree.unique_tokens(&frontier)?;
             self.cost.kv_tokens += kv;
             self.cost.kv_peak = self.cost.kv_peak.max(kv);
+            let held = self.held_tokens(&frontier)?;
+            self.cost.held_tokens += held;
+            self.cost.held_peak = self.cost.held_peak.max(held);
             let begun = std::time::Instant::now();
             let (plan, selection) = self.plan(depth, &frontier)?;
             if depth > 0 {
@@ -450,7 +599,12 @@ impl<'a> Search<'a> {
             let children = self.grow(&plan)?;
             self.insert(children)?;
         }
-        self.finish()
+        for node in &mut self.nodes {
+            if let Some(segment) = node.segment.take() {
+                self.branches.release(segment)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives up leaves that aren't continued, with what nobody else needs.
@@ -511,7 +665,7 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<(Found, Vec<Tally>), SearchError> {
+    fn finish(self) -> Result<(Found, Option<Known<'a>>), SearchError> {
         let texts: Vec<String> = self
             .nodes
             .iter()
@@ -534,9 +688,11 @@ impl<'a> Search<'a> {
         let mut cost = self.cost;
         cost.passes = self.branches.counters();
         cost.pages_peak = self.branches.usage().most_pages as u64;
-        let tallies = (0..2)
-            .filter_map(|model| self.branches.tally(model).cloned())
-            .collect();
+        let known = self.known.map(|(children, root)| Known {
+            branches: self.branches,
+            children,
+            root,
+        });
         Ok((
             Found {
                 tree: self.tree,
@@ -544,7 +700,7 @@ impl<'a> Search<'a> {
                 trajectories,
                 cost,
             },
-            tallies,
+            known,
         ))
     }
 }

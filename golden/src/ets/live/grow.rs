@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::super::{NodeId, SegmentId, State};
 use super::reward::log_probability;
-use super::{Ending, Grown, Search, SearchError, Sharing};
+use super::{Ending, Grown, KnownChild, Search, SearchError, Sharing};
 use crate::model::{BranchRow, Reserved};
 use crate::speed::{Choice, mix};
 
@@ -187,9 +187,13 @@ impl Search<'_> {
                     return Ok(());
                 }
             }
-            let Some(job) = growth.pending.pop_front() else {
+            let Some(mut job) = growth.pending.pop_front() else {
                 return Ok(());
             };
+            self.recall(&mut job, growth)?;
+            if job.numbers.is_empty() {
+                continue;
+            }
             if !self.restore(job.leaf, growth)? {
                 if growth.groups.is_empty() {
                     // Nothing is left that could make room: the path itself doesn't fit.
@@ -225,6 +229,36 @@ impl Search<'_> {
             growth.active.insert(growth.begun, job);
             growth.begun += 1;
         }
+        Ok(())
+    }
+
+    /// Takes continuations that another search generated.
+    fn recall(&mut self, job: &mut Job, growth: &mut Growth) -> Result<(), SearchError> {
+        let Some((known, _)) = &self.known else {
+            return Ok(());
+        };
+        let stream = self.nodes[job.leaf].stream;
+        let mut unknown = Vec::new();
+        for &number in &job.numbers {
+            let Some(child) = known.get(&stream_of(stream, number)) else {
+                unknown.push(number);
+                continue;
+            };
+            let mut grown = child.grown.clone();
+            grown.segment = grown
+                .segment
+                .map(|segment| self.branches.fork(segment))
+                .transpose()?;
+            growth.done.push(Child {
+                parent: job.leaf,
+                number,
+                grown,
+                ending: child.ending.clone(),
+                score: child.score,
+                over_long: child.over_long,
+            });
+        }
+        job.numbers = unknown;
         Ok(())
     }
 
@@ -517,18 +551,34 @@ impl Search<'_> {
             } else {
                 self.branches.fork(group.segment)?
             };
+            let grown = Grown {
+                tokens: group.tokens.clone(),
+                segment: Some(segment),
+                logits: group.logits.clone(),
+                judged: group.judged.clone(),
+                stream: stream_of(group.stream, number),
+                embedding: normed.clone(),
+                answer: None,
+            };
+            if let Some((known, _)) = &mut self.known {
+                let mut grown = grown.clone();
+                // What ended is never continued.
+                grown.segment = match ending {
+                    Ending::Continues => Some(self.branches.fork(segment)?),
+                    _ => None,
+                };
+                let child = KnownChild {
+                    grown,
+                    ending: ending.clone(),
+                    score,
+                    over_long: full,
+                };
+                known.insert(stream_of(group.stream, number), child);
+            }
             growth.done.push(Child {
                 parent,
                 number,
-                grown: Grown {
-                    tokens: group.tokens.clone(),
-                    segment: Some(segment),
-                    logits: group.logits.clone(),
-                    judged: group.judged.clone(),
-                    stream: stream_of(group.stream, number),
-                    embedding: normed.clone(),
-                    answer: None,
-                },
+                grown,
                 ending: ending.clone(),
                 score,
                 over_long: full,
