@@ -13,4 +13,5 @@ pub(crate) mod block;
 pub(crate) mod clip;
 pub(crate) mod decode;
 pub(crate) mod few;
+pub(crate) mod panels;
 pub(crate) mod weights;

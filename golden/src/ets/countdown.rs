@@ -284,7 +284,7 @@ impl Task for Countdown {
     }
 }
 
-/// Problems that can be solved, drawn like the trained ones; a problem of `except` never comes.
+/// Problems drawn like the trained ones: numbers at random, then random operations until one number is left, which is the target. A problem of `except` never comes.
 pub fn problems(count: usize, seed: u64, except: &[Problem]) -> Vec<Problem> {
     let mut state = seed;
     let mut draw = |from: u32, to: u32| {
@@ -294,12 +294,19 @@ pub fn problems(count: usize, seed: u64, except: &[Problem]) -> Vec<Problem> {
     let mut found: Vec<Problem> = Vec::new();
     while found.len() < count {
         let numbers: Vec<u32> = (0..5).map(|_| draw(1, 20)).collect();
-        let Ok(problem) = Problem::new(numbers, draw(10, 200)) else {
-            continue;
-        };
-        if !except.contains(&problem)
+        let mut left = numbers.clone();
+        while left.len() > 1 {
+            let [first, second] = [0, 0].map(|_| left.swap_remove(draw(0, left.len() as u32 - 1) as usize));
+            let operation = ['+', '-', '*', '/'][draw(0, 3) as usize];
+            match compute(first, operation, second) {
+                Some(result) => left.push(result),
+                None => left.extend([first, second]),
+            }
+        }
+        if let Ok(problem) = Problem::new(numbers, left[0])
+            && problem.is_like_the_trained_ones()
+            && !except.contains(&problem)
             && !found.contains(&problem)
-            && problem.is_reachable_from(problem.numbers())
         {
             found.push(problem);
         }

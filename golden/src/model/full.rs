@@ -1,10 +1,15 @@
 //! The reference: FP32 arithmetic on the weights as the file holds them.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::{Config, ConfigHints, Input, LanguageModel, Matrix, ModelError, Site, Tally, Trunk};
 use crate::gemm::{View, multiply_transposed};
+use crate::simd::panels::Panels;
 use crate::tensors::TensorFile;
+
+/// Rows up to which matrices are kept arranged for the kernel: decoding's. Whole windows arrange them as they go, and need no second copy.
+const FEW_ROWS: usize = 256;
 
 /// A model in full precision.
 #[derive(Clone, Debug)]
@@ -12,6 +17,8 @@ pub struct Model {
     trunk: Trunk,
     /// For each layer the matrices in the order of [`Matrix::ALL`], outputs × inputs.
     layers: Vec<[Vec<f32>; 7]>,
+    /// The same matrices as the kernel wants them, made when they are first needed.
+    panels: Vec<[OnceLock<Panels>; 7]>,
 }
 
 impl Model {
@@ -59,6 +66,7 @@ impl Model {
         let path = file.path().to_owned();
         Ok(Self {
             trunk: Trunk::new(&path, file.tensors, shapes, hints)?,
+            panels: layers.iter().map(|_| Default::default()).collect(),
             layers,
         })
     }
@@ -106,6 +114,15 @@ impl LanguageModel for Model {
         _: &mut Tally,
     ) -> Vec<Vec<f32>> {
         let width = self.config().input_width(input);
+        if x.len() <= FEW_ROWS * width && Panels::are_exact() {
+            let panels = |&matrix: &Matrix| {
+                let weights = self.matrix(layer, matrix)?;
+                let panels = self.panels.get(layer)?.get(matrix as usize)?;
+                Some(panels.get_or_init(|| Panels::new(weights, width)))
+            };
+            let panels = input.matrices().iter().filter_map(panels);
+            return panels.map(|panels| panels.multiply(x)).collect();
+        }
         let x = View::dense(x, width);
         input
             .matrices()
