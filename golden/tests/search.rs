@@ -67,9 +67,9 @@ fn scratch() {
         ("ets published".into(), Method::Ets(Rule::published(w)), Election::Weighted, 0.05),
     ];
     for node in [NodePrice::Nodes] {
-        for b in [1.0, 2.0, 3.0, 5.0] {
-            for d in [0.0, 1.0, 2.0, 4.0] {
-                for cut in [0.05, 0.2] {
+        for b in [2.0, 3.0, 5.0, 8.0] {
+            for d in [1.0, 2.0, 4.0] {
+                for cut in [0.05] {
                     let prices = Prices { budget: Lambda::new(b).unwrap(), diversity: Lambda::new(d).unwrap(), node };
                     let rule = Rule { prices, ..Rule::published(w) };
                     methods.push((format!("ets {node:?} {b} {d} cut {cut}"), Method::Ets(rule), Election::Weighted, cut));

@@ -84,7 +84,7 @@ impl WithSimd for Product<'_> {
     }
 }
 
-/// `R` rows at a time, with `V` vectors of a panel.
+/// `R` rows at a time, then what is left in powers of two, with `V` vectors of a panel.
 #[inline(always)]
 fn rows<S: Simd, const R: usize, const V: usize>(
     simd: S,
@@ -96,42 +96,42 @@ fn rows<S: Simd, const R: usize, const V: usize>(
     for (number, panel) in data.chunks_exact(WIDTH * k).enumerate() {
         let first = number * WIDTH;
         let columns = WIDTH.min(outputs - first);
-        let mut rest = x.chunks_exact(*k).zip(y.chunks_exact_mut(*outputs));
-        loop {
-            let mut taken = 0;
-            let mut inputs = [&[][..]; R];
-            let mut out: [&mut [f32]; R] = std::array::from_fn(|_| &mut [][..]);
-            for ((x, y), (input, out)) in rest
-                .by_ref()
-                .take(R)
-                .zip(inputs.iter_mut().zip(&mut out))
-            {
-                (*input, *out) = (x, &mut y[first..first + columns]);
-                taken += 1;
-            }
-            if taken == 0 {
-                break;
-            }
-            if taken == R {
-                tile::<S, R, V>(simd, panel, inputs, &mut out);
+        let mut next = 0;
+        let count = x.len() / k;
+        // No closure: it would not inherit the processor's features, and nothing would be a register.
+        while next < count {
+            let left = count - next;
+            let x = &x[next * k..];
+            let y = &mut y[next * outputs + first..];
+            next += if left >= R {
+                tile::<S, R, V>(simd, panel, x, y, *outputs, columns);
+                R
+            } else if left >= 4 {
+                tile::<S, 4, V>(simd, panel, x, y, *outputs, columns);
+                4
+            } else if left >= 2 {
+                tile::<S, 2, V>(simd, panel, x, y, *outputs, columns);
+                2
             } else {
-                for (input, out) in inputs.into_iter().zip(out).take(taken) {
-                    tile::<S, 1, V>(simd, panel, [input], &mut [out]);
-                }
-            }
+                tile::<S, 1, V>(simd, panel, x, y, *outputs, columns);
+                1
+            };
         }
     }
 }
 
+/// The first `R` rows of x with a panel: `columns` elements of each of y's rows, which are `stride` apart.
 #[inline(always)]
 fn tile<S: Simd, const R: usize, const V: usize>(
     simd: S,
     panel: &[f32],
-    inputs: [&[f32]; R],
-    out: &mut [&mut [f32]; R],
+    x: &[f32],
+    y: &mut [f32],
+    stride: usize,
+    columns: usize,
 ) {
     let k = panel.len() / WIDTH;
-    let inputs = inputs.map(|input| &input[..k]);
+    let inputs: [&[f32]; R] = std::array::from_fn(|r| &x[r * k..(r + 1) * k]);
     let mut totals = [[simd.splat_f32s(0.0); V]; R];
     for from in (0..k).step_by(SUM) {
         let to = k.min(from + SUM);
@@ -160,7 +160,7 @@ fn tile<S: Simd, const R: usize, const V: usize>(
         for (row, total) in S::as_mut_simd_f32s(&mut row).0.iter_mut().zip(totals[r]) {
             *row = total;
         }
-        out[r].copy_from_slice(&row[..out[r].len()]);
+        y[r * stride..][..columns].copy_from_slice(&row[..columns]);
     }
 }
 
