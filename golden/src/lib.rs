@@ -3,6 +3,7 @@
 //! Everything here follows the project's numerics page; its sections are named as `numerics §n`.
 //! The crate knows no tool and no Verilog: hardware, files and tests are compared with it.
 
+pub mod bert;
 pub mod block;
 pub mod ets;
 pub mod eval;

@@ -2,9 +2,11 @@
 //!
 //! A [`Checkpoint`] knows the names, shapes and types of its tensors without reading them, and gives any rows of
 //! any of them in FP32 under Hugging Face's names and in the order of rows that `golden::model` expects.
+//! An [`Encoder`] makes vectors of sentences.
 //! Every file is taken to be hostile: nothing is allocated or read before its length allows it.
 
 mod checkpoint;
+mod encoder;
 pub mod encoding;
 mod error;
 pub mod gguf;
@@ -15,6 +17,7 @@ pub mod streaming;
 mod tokenizer;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
+pub use encoder::{EmbedError, Encoder};
 pub use encoding::Encoding;
 pub use error::CheckpointError;
 pub use tokenizer::{EncodeError, Tokenizer};

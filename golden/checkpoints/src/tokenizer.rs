@@ -65,6 +65,16 @@ impl Tokenizer {
             .map_err(EncodeError)
     }
 
+    /// The tokens that belong before and behind a text by the file's own template: those of an empty text.
+    ///
+    /// # Errors
+    /// The tokenizer's own reason.
+    pub(crate) fn frame(&self) -> Result<Vec<u32>, EncodeError> {
+        contained(|| self.0.encode_fast("", true).map_err(|e| e.to_string()))
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(EncodeError)
+    }
+
     /// Text of tokens, special ones included.
     ///
     /// # Errors

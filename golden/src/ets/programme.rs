@@ -9,6 +9,7 @@
 
 use std::cmp::Ordering;
 
+use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::{NodeId, SearchTree, TreeError};
@@ -397,6 +398,8 @@ fn smaller_leaves(a: u32, b: u32) -> Ordering {
 }
 
 /// A programme's numbers, for solvers of others.
+///
+/// As JSON, for those in other languages: `ancestors` (a list of \[parent, cost\], the parent null at a root), `leaves` (of \[parent, cost, gain, cluster\]), `clusters` (their number) and `cover`.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
     programme: &'a Programme,
@@ -425,6 +428,17 @@ impl Parts<'_> {
     /// What covering a cluster is worth.
     pub const fn cover(&self) -> i64 {
         self.programme.cover
+    }
+}
+
+impl Serialize for Parts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut parts = serializer.serialize_struct("Parts", 4)?;
+        parts.serialize_field("ancestors", &self.ancestors().collect::<Vec<_>>())?;
+        parts.serialize_field("leaves", &self.leaves().collect::<Vec<_>>())?;
+        parts.serialize_field("clusters", &self.programme.cluster_count)?;
+        parts.serialize_field("cover", &self.cover())?;
+        parts.end()
     }
 }
 
