@@ -84,6 +84,11 @@ pub enum Command {
         after_help = "Example: fgmp speed --prompt \"Return a list of\" --diagram pipeline.svg\n         fgmp speed --bench"
     )]
     Speed(Speed),
+    /// Tree search against a process reward model: an answer, what its keys and values took, and its peers
+    #[command(
+        after_help = "Example: fgmp ets --problem \"2 12 13 16 16:188\" --tree tree.svg\n         fgmp ets --bench"
+    )]
+    Ets(Ets),
     /// Mean squared loss gradients of weights and of activations by channel
     #[command(
         after_help = "Example: fgmp fisher model.gguf --tokens text.txt --windows 160 -o fisher.safetensors\n\n\
@@ -500,6 +505,16 @@ pub enum Arithmetic {
     Fgmp,
 }
 
+impl Arithmetic {
+    /// As tables call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "FP32",
+            Self::Fgmp => "FGMP",
+        }
+    }
+}
+
 // One element a cycle would make three rows' quantization the pace of a pass.
 #[derive(Debug, Args)]
 #[command(mut_arg("quantizer_lanes", |argument| argument.default_value("16")))]
@@ -570,6 +585,134 @@ fn temperature(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|t: &f32| t.is_finite() && *t > 0.0)
         .ok_or_else(|| "expected a number above 0".into())
+}
+
+/// How a tree search shares its width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SearchMethod {
+    /// The cost model chooses leaves that are worth their keys and values; among those, by score
+    Ets,
+    /// By score
+    Rebase,
+    /// The best leaves, equally often
+    Beam,
+    /// Of each of several subtrees the best leaf
+    Dvts,
+    /// Independent samples, the best is taken
+    BestOfN,
+    /// Independent samples, the most frequent answer
+    Majority,
+}
+
+/// What a trajectory's steps' scores come to in the vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AggregateName {
+    /// The last step's
+    Last,
+    /// The smallest
+    Least,
+    /// Their product
+    Product,
+    /// Their mean
+    Mean,
+}
+
+/// What siblings share of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SharingName {
+    /// Tokens: siblings that begin alike are one row until they differ
+    Tokens,
+    /// Whole steps: what is before them
+    Steps,
+}
+
+#[derive(Debug, Args)]
+pub struct Ets {
+    /// Numbers, each to be used once, and what they are to make
+    #[arg(
+        long,
+        value_name = "NUMBERS:TARGET",
+        default_value = "2 12 13 16 16:188",
+        conflicts_with = "bench"
+    )]
+    pub problem: String,
+    /// How the width is shared among leaves
+    #[arg(long, value_enum, default_value_t = SearchMethod::Ets, conflicts_with = "bench")]
+    pub method: SearchMethod,
+    /// Trajectories
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = width, conflicts_with = "bench")]
+    pub width: u32,
+    /// Arithmetic of the linear layers (default: fgmp; with --bench fp32)
+    #[arg(long, value_enum)]
+    pub arithmetic: Option<Arithmetic>,
+    /// Price of keys and values, λ_b (default: by the width, chosen on other problems); with --bench several, each a line
+    #[arg(long, value_name = "X", value_delimiter = ',')]
+    pub lambda_b: Vec<f64>,
+    /// Worth of saying different things, λ_d (default: by the width, chosen on other problems); with --bench several
+    #[arg(long, value_name = "X", value_delimiter = ',')]
+    pub lambda_d: Vec<f64>,
+    /// Temperature of the softmax of scores
+    #[arg(long, value_name = "T", default_value_t = 0.2)]
+    pub score_temperature: f64,
+    /// What a trajectory's scores come to in the vote
+    #[arg(long, value_enum, default_value_t = AggregateName::Product)]
+    pub aggregate: AggregateName,
+    /// Temperature at which the policy's tokens are drawn, by --seed
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
+    pub temperature: f32,
+    /// Distance up to which steps say the same
+    #[arg(long, value_name = "D", default_value_t = 0.05, value_parser = distance)]
+    pub cut: f64,
+    /// Beams, or subtrees of --method dvts (default: the square root of the width)
+    #[arg(long, value_name = "N")]
+    pub beams: Option<u32>,
+    /// Pages of 16 tokens for keys and values (default: as many as are needed; with --bench half of the most that REBASE needs)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub pages: Option<usize>,
+    /// What siblings share of keys and values
+    #[arg(long, value_enum, default_value_t = SharingName::Tokens)]
+    pub sharing: SharingName,
+    /// Draw the tree to FILE (.svg)
+    #[arg(long, value_name = "FILE", conflicts_with = "bench")]
+    pub tree: Option<PathBuf>,
+    /// Model that writes steps (default: countdown-policy, embedded)
+    #[arg(long, value_name = "MODEL")]
+    pub policy: Option<PathBuf>,
+    /// Model that scores them (default: countdown-prm, embedded)
+    #[arg(long, value_name = "MODEL")]
+    pub reward: Option<PathBuf>,
+    /// Compare all methods on many problems
+    #[arg(long)]
+    pub bench: bool,
+    /// With --bench: problems from FILE, one a line (default: the 500 that come with the models)
+    #[arg(long, value_name = "FILE", requires = "bench")]
+    pub problems: Option<PathBuf>,
+    /// With --bench: problems drawn by --seed instead, none of those that come with the models
+    #[arg(long, requires = "bench", conflicts_with = "problems")]
+    pub drawn: bool,
+    /// With --bench: how many of them, from the first on
+    #[arg(long, value_name = "N", default_value_t = 40, requires = "bench", value_parser = positive)]
+    pub count: usize,
+    /// With --bench: widths
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [16, 64], requires = "bench", value_parser = width)]
+    pub widths: Vec<u32>,
+    /// With --bench: problems on which the engine's time is taken, each method's search by itself; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 6, requires = "bench")]
+    pub timed: usize,
+}
+
+fn width(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|width| (1..=4096).contains(width))
+        .ok_or_else(|| "expected a whole number from 1 to 4096".into())
+}
+
+fn distance(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|distance| (0.0..=2.0).contains(distance))
+        .ok_or_else(|| "expected a cosine distance from 0 to 2".into())
 }
 
 /// What runs the hardware.

@@ -45,6 +45,7 @@ fn run(cli: Cli, output: &Output) -> anyhow::Result<Outcome> {
         Command::Estimate(arguments) => commands::estimate::run(&arguments, seed, output),
         Command::Board(arguments) => commands::board::run(&arguments, seed, output),
         Command::Speed(arguments) => commands::speed::run(&arguments, seed, output),
+        Command::Ets(arguments) => commands::ets::run(&arguments, seed, output),
         Command::Fisher(arguments) => commands::fisher::run(&arguments, output),
         Command::Report(arguments) => match &arguments.command {
             ReportCommand::Quant(arguments) => commands::report::quant(arguments, seed, output),

@@ -20,6 +20,8 @@ use crate::output::{Interrupt, Output};
 
 static SHARED: &[u8] = include_bytes!("../../models/shared-4x3.safetensors");
 static BASE: &[u8] = include_bytes!("../../models/base-4.safetensors");
+static POLICY: &[u8] = include_bytes!("../../models/countdown-policy.safetensors");
+static REWARD: &[u8] = include_bytes!("../../models/countdown-prm.safetensors");
 static CALIBRATION: &[u8] = include_bytes!("../../models/calibration.u16");
 static VALID: &[u8] = include_bytes!("../../models/valid.u16");
 static TEST: &[u8] = include_bytes!("../../models/test.u16");
@@ -62,6 +64,8 @@ impl Source {
             Some(path) => match path.to_str() {
                 Some("shared-4x3") => Self::Embedded(EMBEDDED, SHARED),
                 Some("base-4") => Self::Embedded("base-4 (embedded)", BASE),
+                Some("countdown-policy") => Self::Embedded("countdown-policy (embedded)", POLICY),
+                Some("countdown-prm") => Self::Embedded("countdown-prm (embedded)", REWARD),
                 _ => Self::File(path.to_owned()),
             },
         }

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod dequantize;
 pub mod emit;
 pub mod estimate;
+pub mod ets;
 pub mod eval;
 pub mod fisher;
 pub mod matmul;

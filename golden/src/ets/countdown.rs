@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::live::{Ending, Task};
+use super::{Lambda, LambdaError, NodePrice, Prices};
 
 /// Characters of the vocabulary; token 1 is the first. Token 0 is padding.
 pub const CHARACTERS: &str = "0123456789+-*/=;: \n$";
@@ -116,7 +117,10 @@ impl Problem {
     pub fn is_solved_by<'a>(&self, steps: impl IntoIterator<Item = &'a str>) -> bool {
         let mut numbers = self.numbers.clone();
         for text in steps {
-            match Step::from_str(text).ok().and_then(|step| step.apply(&numbers)) {
+            match Step::from_str(text)
+                .ok()
+                .and_then(|step| step.apply(&numbers))
+            {
                 Some(rest) => numbers = rest,
                 None => return false,
             }
@@ -259,29 +263,81 @@ fn reachable(numbers: &[u32], target: u32) -> bool {
 }
 
 /// The task as a search sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Countdown;
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Countdown {
+    target: u32,
+}
+
+impl Countdown {
+    /// The task of a problem.
+    pub const fn of(problem: &Problem) -> Self {
+        Self {
+            target: problem.target,
+        }
+    }
+}
 
 impl Task for Countdown {
     fn ends_step(&self, token: u32) -> bool {
         matches!(decode(&[token]).as_str(), "\n" | "$")
     }
 
-    /// A step that leaves one number answers with it, right or not. `$` before that gives up.
+    /// A step that leaves the target alone answers, right or not; one that leaves another number alone, or `$` before that, gives up.
     fn ending(&self, step: &[u32]) -> Ending {
         let text = decode(step);
         if text.contains('$') {
             return Ending::GivesUp;
         }
         match Step::from_str(&text).map(|step| step.rest) {
-            Ok(rest) if rest.len() == 1 => Ending::Answers(rest[0].to_string()),
+            Ok(rest) if rest == [self.target] => Ending::Answers,
+            Ok(rest) if rest.len() == 1 => Ending::GivesUp,
             _ => Ending::Continues,
         }
+    }
+
+    /// The expression that the operations make, operands of sums and products in order: the same however its steps follow one another, and whatever they say comes out.
+    fn answer(&self, steps: &[String]) -> String {
+        let mut parts: Vec<(u32, String)> = Vec::new();
+        let mut last = String::new();
+        for text in steps {
+            let Ok(step) = Step::from_str(text) else {
+                return steps.concat();
+            };
+            let mut operand = |number: u32| {
+                let made = parts.iter().position(|(result, _)| *result == number);
+                made.map_or_else(|| number.to_string(), |place| parts.remove(place).1)
+            };
+            let mut operands = [operand(step.left), operand(step.right)];
+            if "+*".contains(step.operation) {
+                operands.sort_unstable();
+            }
+            let [left, right] = operands;
+            last = format!("({left}{}{right})", step.operation);
+            parts.push((step.result, last.clone()));
+        }
+        last
     }
 
     fn text(&self, tokens: &[u32]) -> String {
         decode(tokens)
     }
+}
+
+/// Prices chosen on [`problems`] other than those that searches are measured on: `docs/tree-search.md` says how.
+///
+/// # Errors
+/// Never: they are in range.
+pub fn prices(width: u32) -> Result<Prices, LambdaError> {
+    let (budget, diversity) = match width {
+        0..=31 => (5.0, 4.0),
+        32..=127 => (5.0, 4.0),
+        _ => (5.0, 4.0),
+    };
+    Ok(Prices {
+        budget: Lambda::new(budget)?,
+        diversity: Lambda::new(diversity)?,
+        node: NodePrice::Nodes,
+    })
 }
 
 /// Problems drawn like the trained ones: numbers at random, then random operations until one number is left, which is the target. A problem of `except` never comes.
@@ -296,7 +352,8 @@ pub fn problems(count: usize, seed: u64, except: &[Problem]) -> Vec<Problem> {
         let numbers: Vec<u32> = (0..5).map(|_| draw(1, 20)).collect();
         let mut left = numbers.clone();
         while left.len() > 1 {
-            let [first, second] = [0, 0].map(|_| left.swap_remove(draw(0, left.len() as u32 - 1) as usize));
+            let [first, second] =
+                [0, 0].map(|_| left.swap_remove(draw(0, left.len() as u32 - 1) as usize));
             let operation = ['+', '-', '*', '/'][draw(0, 3) as usize];
             match compute(first, operation, second) {
                 Some(result) => left.push(result),
@@ -326,13 +383,25 @@ mod tests {
         assert_eq!(decode(&problem.tokens()), "2 12 13 16 16:188\n");
         assert!(problem.is_like_the_trained_ones());
         for (text, message) in [
-            ("", "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found ``"),
-            ("1 2 3", "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found `1 2 3`"),
-            ("1 x:3", "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found `1 x:3`"),
+            (
+                "",
+                "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found ``",
+            ),
+            (
+                "1 2 3",
+                "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found `1 2 3`",
+            ),
+            (
+                "1 x:3",
+                "expected numbers, a colon and a target, like `2 12 13 16 16:188`; found `1 x:3`",
+            ),
             ("1:3", "expected 2 to 5 numbers, found 1"),
             ("1 2 3 4 5 6:3", "expected 2 to 5 numbers, found 6"),
             ("1 0:3", "numbers and target are from 1 to 999; found 0"),
-            ("1 2:1000", "numbers and target are from 1 to 999; found 1000"),
+            (
+                "1 2:1000",
+                "numbers and target are from 1 to 999; found 1000",
+            ),
         ] {
             assert_eq!(text.parse::<Problem>().unwrap_err().to_string(), message);
         }
@@ -367,9 +436,22 @@ mod tests {
             "13/2=6;6 12 16 16",
             "16*13=208;2 12 208",
         ] {
-            assert_eq!(wrong.parse::<Step>().unwrap().apply(&numbers), None, "{wrong}");
+            assert_eq!(
+                wrong.parse::<Step>().unwrap().apply(&numbers),
+                None,
+                "{wrong}"
+            );
         }
-        for wrong in ["", "1+2", "1+2=3", "+1=2;3", "1+2=3;", "1+2=3;4  5", "é+1=2;3", "1+-2=3;4"] {
+        for wrong in [
+            "",
+            "1+2",
+            "1+2=3",
+            "+1=2;3",
+            "1+2=3;",
+            "1+2=3;4  5",
+            "é+1=2;3",
+            "1+-2=3;4",
+        ] {
             assert!(wrong.parse::<Step>().is_err(), "{wrong}");
         }
     }
@@ -380,17 +462,32 @@ mod tests {
         assert_eq!(first, problems(20, 5, &[]));
         let second = problems(20, 5, &first[..10]);
         assert!(first[..10].iter().all(|problem| !second.contains(problem)));
-        assert!(second.iter().all(|problem| problem.is_like_the_trained_ones()));
+        assert!(
+            second
+                .iter()
+                .all(|problem| problem.is_like_the_trained_ones())
+        );
         assert!(!first[0].is_reachable_from(&[1, 1]));
     }
 
     #[test]
-    fn endings() {
-        let ending = |text: &str| Countdown.ending(&encode(text));
-        assert_eq!(ending("2+180=182;182\n"), Ending::Answers("182".into()));
+    fn endings_and_answers() {
+        let task = Countdown { target: 182 };
+        let ending = |text: &str| task.ending(&encode(text));
+        assert_eq!(ending("2+180=182;182\n"), Ending::Answers);
+        assert_eq!(ending("2+180=183;183\n"), Ending::GivesUp);
         assert_eq!(ending("196-16=180;2 180\n"), Ending::Continues);
         assert_eq!(ending("nonsense\n"), Ending::Continues);
         assert_eq!(ending("$"), Ending::GivesUp);
-        assert!(Countdown.ends_step(encode("\n")[0]) && !Countdown.ends_step(0));
+        assert!(task.ends_step(encode("\n")[0]) && !task.ends_step(0));
+        let answer = |steps: &[&str]| {
+            let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+            task.answer(&steps)
+        };
+        // The same in another order, the operands exchanged.
+        let one = answer(&["2*3=6;4 5 6", "4+5=9;6 9", "9-6=3;3"]);
+        let other = answer(&["5+4=9;2 3 9", "3*2=6;6 9", "9-6=3;3"]);
+        assert_eq!((one.as_str(), &one), ("((4+5)-(2*3))", &other));
+        assert_eq!(answer(&["x\n", "1+2=3;3\n"]), "x\n1+2=3;3\n");
     }
 }

@@ -20,12 +20,12 @@ use super::{ProgrammeError, Temperature};
 use crate::model::{Branches, LanguageModel, ModelError, PassCounters, PassError, Tally};
 
 /// What may come of a step.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
     /// More steps.
     Continues,
     /// It has an answer.
-    Answers(String),
+    Answers,
     /// It ends without one.
     GivesUp,
 }
@@ -37,6 +37,9 @@ pub trait Task: Sync {
 
     /// What comes of a step, from its tokens.
     fn ending(&self, step: &[u32]) -> Ending;
+
+    /// What a trajectory answers, from its steps' texts: equal answers are equal texts.
+    fn answer(&self, steps: &[String]) -> String;
 
     /// The text of tokens.
     fn text(&self, tokens: &[u32]) -> String;
@@ -62,12 +65,47 @@ pub enum Method {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Election {
-    /// That with the largest sum of last scores.
+    /// That with the largest sum of scores.
     Weighted,
-    /// That of the trajectory with the best last score.
+    /// That of the trajectory with the best score.
     Best,
     /// The most frequent.
     Majority,
+}
+
+/// What a trajectory's steps' scores come to when it is voted on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aggregate {
+    /// The last step's score, as in the published runs.
+    #[default]
+    Last,
+    /// The smallest: a trajectory is as good as its worst step.
+    Least,
+    /// Their product.
+    Product,
+    /// Their mean.
+    Mean,
+}
+
+impl Aggregate {
+    /// Of the scores of a trajectory's steps. NaN if one is.
+    fn of(self, scores: &[f32]) -> f32 {
+        let exact = scores.iter().map(|&score| f64::from(score));
+        let found = match self {
+            Self::Last => exact.last().unwrap_or(0.0),
+            Self::Least => exact.fold(f64::INFINITY, |least, score| {
+                if score.is_nan() || least.is_nan() {
+                    f64::NAN
+                } else {
+                    least.min(score)
+                }
+            }),
+            Self::Product => exact.product(),
+            Self::Mean => exact.sum::<f64>() / scores.len().max(1) as f64,
+        };
+        found as f32
+    }
 }
 
 /// What equal beginnings of siblings share.
@@ -235,8 +273,8 @@ pub struct Trajectory {
     pub steps: Vec<String>,
     /// What it answers.
     pub answer: Option<String>,
-    /// The reward model's score of its last step.
-    pub score: f32,
+    /// The reward model's scores of its steps.
+    pub scores: Vec<f32>,
 }
 
 /// What a search gave.
@@ -253,9 +291,13 @@ pub struct Found {
 }
 
 impl Found {
-    /// The trajectory whose answer is given: the best of those that answer like the one that is elected, of equals the first.
-    pub fn elect(&self, election: Election) -> Option<&Trajectory> {
-        let scores: Vec<f32> = self.trajectories.iter().map(|it| it.score).collect();
+    /// The trajectory whose answer is given: of those that answer like the one that is elected the best, of equals the first; the majority's is the first.
+    pub fn elect(&self, election: Election, aggregate: Aggregate) -> Option<&Trajectory> {
+        let scores: Vec<f32> = self
+            .trajectories
+            .iter()
+            .map(|it| aggregate.of(&it.scores))
+            .collect();
         let scores = Scores::new(&scores);
         let answered = |place: &usize| self.trajectories[*place].answer.is_some();
         let best = |places: &mut dyn Iterator<Item = usize>| -> Option<&Trajectory> {
@@ -272,6 +314,10 @@ impl Found {
         if election == Election::Best {
             return best(&mut all.filter(answered));
         }
+        // The majority knows nothing of scores.
+        let first = |places: &mut dyn Iterator<Item = usize>| -> Option<&Trajectory> {
+            places.next().map(|place| &self.trajectories[place])
+        };
         let ballots: Vec<(Option<&str>, u32)> = self
             .trajectories
             .iter()
@@ -291,7 +337,11 @@ impl Found {
             return best(&mut all.filter(answered));
         };
         let answer = &self.trajectories[elected.trajectory].answer;
-        best(&mut all.filter(|&place| self.trajectories[place].answer == *answer))
+        let mut alike = all.filter(|&place| self.trajectories[place].answer == *answer);
+        match election {
+            Election::Majority => first(&mut alike),
+            _ => best(&mut alike),
+        }
     }
 }
 
@@ -445,8 +495,8 @@ struct Grown {
     stream: u64,
     /// For clustering.
     embedding: Vec<f32>,
-    /// What it answers.
-    answer: Option<String>,
+    /// Whether it ends with an answer.
+    answers: bool,
 }
 
 struct Search<'a> {
@@ -562,9 +612,7 @@ impl<'a> Search<'a> {
 
     /// Most tokens of a trajectory.
     fn longest(&self) -> usize {
-        self.settings
-            .trajectory_tokens
-            .min(self.branches.context())
+        self.settings.trajectory_tokens.min(self.branches.context())
     }
 
     fn run(&mut self, mut watch: impl FnMut(&Event<'_>)) -> Result<(), SearchError> {
@@ -677,11 +725,17 @@ impl<'a> Search<'a> {
             .map(|&node| {
                 let mut path = self.tree.path(node)?;
                 path.reverse();
+                let steps: Vec<String> = path.iter().skip(1).map(|&id| texts[id].clone()).collect();
+                let answers = self.nodes[node].answers;
                 Ok(Trajectory {
                     node,
-                    steps: path.iter().skip(1).map(|&id| texts[id].clone()).collect(),
-                    answer: self.nodes[node].answer.clone(),
-                    score: self.tree.score(node)?,
+                    answer: answers.then(|| self.cast.task.answer(&steps)),
+                    steps,
+                    scores: path
+                        .iter()
+                        .skip(1)
+                        .map(|&id| self.tree.score(id))
+                        .collect::<Result<_, _>>()?,
                 })
             })
             .collect::<Result<_, TreeError>>()?;

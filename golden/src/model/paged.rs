@@ -258,7 +258,8 @@ impl<'a> Branches<'a> {
         counters.passes += 1;
         counters.rows += rows.len() as u64;
         counters.most_rows = counters.most_rows.max(rows.len() as u64);
-        let mut pages: Vec<(usize, usize)> = rows.iter().flat_map(|row| &row.seen).copied().collect();
+        let mut pages: Vec<(usize, usize)> =
+            rows.iter().flat_map(|row| &row.seen).copied().collect();
         counters.tokens_read_alone += pages.iter().map(|&(_, tokens)| tokens as u64).sum::<u64>();
         // Of a page that several rows see, the most that one sees.
         pages.sort_unstable_by_key(|&(page, tokens)| (page, std::cmp::Reverse(tokens)));
@@ -355,7 +356,8 @@ fn run(
                         continue;
                     };
                     let page = page.of(index, &config);
-                    let (page_keys, page_values) = page[start..].split_at_mut(kv_width * PAGE_TOKENS);
+                    let (page_keys, page_values) =
+                        page[start..].split_at_mut(kv_width * PAGE_TOKENS);
                     for (channel, key) in key.iter().enumerate() {
                         page_keys[channel * PAGE_TOKENS + row.place] = *key;
                     }
@@ -374,7 +376,8 @@ fn run(
                     for output in project(Input::AttentionOutput, &mixed, rows.len(), &mut tally) {
                         add(x, &output);
                     }
-                    let gate_up = project(Input::Mlp, &between.mlp_input(x), rows.len(), &mut tally);
+                    let gate_up =
+                        project(Input::Mlp, &between.mlp_input(x), rows.len(), &mut tally);
                     for output in project(Input::MlpDown, &gated(gate_up), rows.len(), &mut tally) {
                         add(x, &output);
                     }
@@ -450,7 +453,9 @@ fn attention(
         }
     }
     for (row, placed) in rows.iter().enumerate() {
-        for scores in scores[row * heads * stride..(row + 1) * heads * stride].chunks_exact_mut(stride) {
+        for scores in
+            scores[row * heads * stride..(row + 1) * heads * stride].chunks_exact_mut(stride)
+        {
             // Tokens of a branch are not always the whole of its pages: they move together.
             let mut seen = 0;
             for (level, &(_, tokens)) in placed.seen.iter().enumerate() {
@@ -557,7 +562,10 @@ mod tests {
             let rows: Vec<Reserved> = prompt
                 .iter()
                 .map(|&token| {
-                    let row = BranchRow { segment: root, token };
+                    let row = BranchRow {
+                        segment: root,
+                        token,
+                    };
                     branches.reserve(row).unwrap().unwrap()
                 })
                 .collect();
@@ -568,7 +576,10 @@ mod tests {
                 // Some branches fork, some end.
                 if step % 4 == 0 {
                     let (segment, tokens) = live[draw(live.len())].clone();
-                    let at = live.iter().position(|(other, _)| *other == segment).unwrap();
+                    let at = live
+                        .iter()
+                        .position(|(other, _)| *other == segment)
+                        .unwrap();
                     live.remove(at);
                     for _ in 0..3 {
                         live.push((branches.fork(segment).unwrap(), tokens.clone()));
@@ -584,7 +595,10 @@ mod tests {
                     .map(|(segment, tokens)| {
                         let token = draw(4096) as u32;
                         tokens.push(token);
-                        let row = BranchRow { segment: *segment, token };
+                        let row = BranchRow {
+                            segment: *segment,
+                            token,
+                        };
                         branches.reserve(row).unwrap().unwrap()
                     })
                     .collect();

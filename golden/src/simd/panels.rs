@@ -37,7 +37,8 @@ impl Panels {
     pub(crate) fn are_exact() -> bool {
         #[cfg(target_arch = "x86_64")]
         {
-            std::arch::is_x86_feature_detected!("fma") && std::arch::is_x86_feature_detected!("avx2")
+            std::arch::is_x86_feature_detected!("fma")
+                && std::arch::is_x86_feature_detected!("avx2")
         }
         // Elsewhere the multiplication's kernels are others, and nothing was compared.
         #[cfg(not(target_arch = "x86_64"))]
@@ -190,7 +191,12 @@ mod tests {
             let x: Vec<f32> = (0..rows * k).map(|_| draw()).collect();
             let w: Vec<f32> = (0..outputs * k).map(|_| draw()).collect();
             let mut expected = vec![0.0; rows * outputs];
-            multiply_transposed(View::dense(&x, k), View::dense(&w, k), &mut expected, outputs);
+            multiply_transposed(
+                View::dense(&x, k),
+                View::dense(&w, k),
+                &mut expected,
+                outputs,
+            );
             let found = Panels::new(&w, k).multiply(&x);
             let same = found
                 .iter()

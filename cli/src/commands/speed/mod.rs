@@ -116,15 +116,6 @@ impl Engine {
     }
 }
 
-impl Arithmetic {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Fp32 => "FP32",
-            Self::Fgmp => "FGMP",
-        }
-    }
-}
-
 /// Quantizes a model as the hardware of speculative decoding does: all repetitions alike.
 fn quantize(prepared: &Prepared, output: &Output) -> anyhow::Result<QuantizedModel> {
     let calibrated = prepared.calibrate_alike(output)?;

@@ -253,7 +253,7 @@ impl Search<'_> {
                 parent: job.leaf,
                 number,
                 grown,
-                ending: child.ending.clone(),
+                ending: child.ending,
                 score: child.score,
                 over_long: child.over_long,
             });
@@ -558,7 +558,7 @@ impl Search<'_> {
                 judged: group.judged.clone(),
                 stream: stream_of(group.stream, number),
                 embedding: normed.clone(),
-                answer: None,
+                answers: false,
             };
             if let Some((known, _)) = &mut self.known {
                 let mut grown = grown.clone();
@@ -569,7 +569,7 @@ impl Search<'_> {
                 };
                 let child = KnownChild {
                     grown,
-                    ending: ending.clone(),
+                    ending,
                     score,
                     over_long: full,
                 };
@@ -579,7 +579,7 @@ impl Search<'_> {
                 parent,
                 number,
                 grown,
-                ending: ending.clone(),
+                ending,
                 score,
                 over_long: full,
             });
@@ -603,8 +603,8 @@ impl Search<'_> {
             let node = self.tree.add(parent, tokens, score)?;
             let subtree = self.subtree_of(parent, number);
             let state = match ending {
-                Ending::Answers(answer) => {
-                    grown.answer = Some(answer);
+                Ending::Answers => {
+                    grown.answers = true;
                     State::Completed
                 }
                 Ending::GivesUp => State::Completed,

@@ -34,7 +34,10 @@ impl ScoreHead {
     pub fn of(model: &dyn LanguageModel) -> Result<Self, RewardError> {
         let trunk = model.trunk();
         let width = trunk.config().hidden;
-        let raw = trunk.plain().get("score.weight").ok_or(RewardError::NoHead)?;
+        let raw = trunk
+            .plain()
+            .get("score.weight")
+            .ok_or(RewardError::NoHead)?;
         let values = RawTensor::to_f32(raw)
             .map(|tensor| tensor.data)
             .filter(|values| values.len() == width);
