@@ -626,7 +626,7 @@ pub enum SharingName {
     Steps,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Ets {
     /// Numbers, each to be used once, and what they are to make
     #[arg(
@@ -657,6 +657,12 @@ pub struct Ets {
     /// What a trajectory's scores come to in the vote
     #[arg(long, value_enum, default_value_t = AggregateName::Product)]
     pub aggregate: AggregateName,
+    /// Searches until an answer is right, which can be checked: each the next seed, twice as wide (up to 256), with twice the score temperature and with --calculator
+    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "bench", value_parser = positive)]
+    pub tries: usize,
+    /// Score 0 for a step whose arithmetic is wrong: a calculator beside the reward model
+    #[arg(long)]
+    pub calculator: bool,
     /// Temperature at which the policy's tokens are drawn, by --seed
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
     pub temperature: f32,

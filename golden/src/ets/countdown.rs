@@ -295,6 +295,17 @@ impl Task for Countdown {
         }
     }
 
+    /// Its numbers were left, its result is right and within bounds, and what it leaves follows.
+    fn follows(&self, before: &str, step: &str) -> bool {
+        let left = match before.split_once(';') {
+            Some((_, rest)) => rest,
+            None => before.split(':').next().unwrap_or(before),
+        };
+        let numbers: Result<Vec<u32>, _> = left.split_whitespace().map(str::parse).collect();
+        let step = Step::from_str(step);
+        matches!((numbers, step), (Ok(numbers), Ok(step)) if step.apply(&numbers).is_some())
+    }
+
     /// The expression that the operations make, operands of sums and products in order: the same however its steps follow one another, and whatever they say comes out.
     fn answer(&self, steps: &[String]) -> String {
         let mut parts: Vec<(u32, String)> = Vec::new();
@@ -329,9 +340,8 @@ impl Task for Countdown {
 /// Never: they are in range.
 pub fn prices(width: u32) -> Result<Prices, LambdaError> {
     let (budget, diversity) = match width {
-        0..=31 => (5.0, 4.0),
-        32..=127 => (5.0, 4.0),
-        _ => (5.0, 4.0),
+        0..32 => (2.0, 1.0),
+        _ => (3.0, 4.0),
     };
     Ok(Prices {
         budget: Lambda::new(budget)?,
@@ -484,6 +494,11 @@ mod tests {
             let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
             task.answer(&steps)
         };
+        assert!(task.follows("2 12 13 16 16:188\n", "16*13=208;2 12 16 208\n"));
+        assert!(task.follows("16*13=208;2 12 16 208\n", "16/2=8;8 12 208\n"));
+        assert!(!task.follows("16*13=208;2 12 16 208\n", "16/2=9;9 12 208\n"));
+        assert!(!task.follows("16*13=208;2 12 16 208\n", "16/2=8;12 208\n"));
+        assert!(!task.follows("nonsense", "16/2=8;12 208\n"));
         // The same in another order, the operands exchanged.
         let one = answer(&["2*3=6;4 5 6", "4+5=9;6 9", "9-6=3;3"]);
         let other = answer(&["5+4=9;2 3 9", "3*2=6;6 9", "9-6=3;3"]);

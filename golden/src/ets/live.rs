@@ -38,6 +38,12 @@ pub trait Task: Sync {
     /// What comes of a step, from its tokens.
     fn ending(&self, step: &[u32]) -> Ending;
 
+    /// Whether a step follows from the one before it (or from the prompt) by rules that need no model. Where there are none, every step does.
+    fn follows(&self, before: &str, step: &str) -> bool {
+        let _ = (before, step);
+        true
+    }
+
     /// What a trajectory answers, from its steps' texts: equal answers are equal texts.
     fn answer(&self, steps: &[String]) -> String;
 
@@ -144,6 +150,8 @@ pub struct Settings {
     pub sharing: Sharing,
     /// Distance up to which steps say the same.
     pub cut: f64,
+    /// Whether a step that doesn't follow ([`Task::follows`]) scores 0, whatever the reward model says: a calculator at its side.
+    pub check_steps: bool,
 }
 
 impl Settings {
@@ -161,6 +169,7 @@ impl Settings {
             layout: Layout::CopyOnWrite,
             sharing: Sharing::Tokens,
             cut: super::CUT,
+            check_steps: false,
         }
     }
 }
@@ -415,7 +424,7 @@ pub struct Searches<'a> {
     prompt: Vec<u32>,
     known: Option<Known<'a>>,
     /// Temperature, seed and limits: what a continuation depends on.
-    fixed: Option<(Option<u32>, u64, usize, usize)>,
+    fixed: Option<(Option<u32>, u64, usize, usize, bool)>,
 }
 
 /// What was generated, by the noise that it was generated with, and where its keys and values are.
@@ -457,6 +466,7 @@ impl<'a> Searches<'a> {
             settings.seed,
             settings.step_tokens,
             settings.trajectory_tokens,
+            settings.check_steps,
         );
         if self.fixed.replace(fixed) != Some(fixed) {
             self.known = None;

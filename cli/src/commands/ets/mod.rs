@@ -25,6 +25,12 @@ use crate::output::{Outcome, Output, check_writable, count};
 /// Most tokens of a step: the longest right one has 31.
 const STEP_TOKENS: usize = 32;
 
+/// Tokens of a model of Countdown: padding, the characters, and what fills them up.
+const VOCABULARY: std::ops::RangeInclusive<usize> = 21..=64;
+
+/// Width up to which searches are repeated twice as wide.
+const MOST_WIDTH: u32 = 256;
+
 /// Problems whose trajectories activations are calibrated on, and tokens of each that are.
 const CALIBRATION: (usize, usize) = (96, 72);
 
@@ -69,7 +75,7 @@ impl Engines {
         let reward = open(arguments.reward.as_deref(), "countdown-prm")?;
         for (prepared, flag) in [(&policy, "--policy"), (&reward, "--reward")] {
             let vocabulary = prepared.model.config().vocabulary;
-            if vocabulary <= countdown::CHARACTERS.chars().count() {
+            if !VOCABULARY.contains(&vocabulary) {
                 bail!(
                     "{flag} {}: a vocabulary of {vocabulary} is not that of the Countdown models",
                     prepared.name
@@ -265,6 +271,7 @@ fn settings(arguments: &Ets, method: Method, width: u32, seed: u64) -> Settings 
             SharingName::Steps => Sharing::Steps,
         },
         cut: arguments.cut,
+        check_steps: arguments.calculator,
         ..Settings::new(method, width)
     };
     if let Some(pages) = arguments.pages {
@@ -284,13 +291,53 @@ pub fn run(arguments: &Ets, seed: u64, output: &Output) -> anyhow::Result<Outcom
     let problem: Problem = arguments.problem.parse().context("--problem")?;
     let arithmetic = arguments.arithmetic.unwrap_or(Arithmetic::Fgmp);
     let engines = Engines::open(arguments, arithmetic, output)?;
+    let mut again = arguments.clone();
+    let mut tries = Vec::new();
+    for number in 0..arguments.tries {
+        let seed = seed.wrapping_add(number as u64);
+        if number > 0 {
+            again.width = (2 * again.width).min(MOST_WIDTH.max(arguments.width));
+            // A reward model that misled once is trusted half as much.
+            again.score_temperature *= 2.0;
+            again.calculator = true;
+            output.line("");
+        }
+        let report = attempt(&again, &engines, &problem, arithmetic, seed, output)?;
+        let solved = report.solved;
+        tries.push(report);
+        if solved {
+            break;
+        }
+    }
+    let solved = tries.last().is_some_and(|report| report.solved);
+    output.json(&tries)?;
+    Ok(Outcome::of_check(solved))
+}
+
+/// One search.
+fn attempt(
+    arguments: &Ets,
+    engines: &Engines,
+    problem: &Problem,
+    arithmetic: Arithmetic,
+    seed: u64,
+    output: &Output,
+) -> anyhow::Result<Report> {
     let method = arguments.method.method(arguments, arguments.width)?;
     let settings = settings(arguments, method, arguments.width, seed);
     output.line(format!(
-        "{problem}: {} at width {}, {} arithmetic",
+        "{problem}: {} at width {}, {} arithmetic, seed {seed}{}",
         arguments.method.name(),
         arguments.width,
-        arithmetic.name()
+        arithmetic.name(),
+        if arguments.calculator {
+            format!(
+                ", score temperature {}, with a calculator",
+                arguments.score_temperature
+            )
+        } else {
+            String::new()
+        }
     ));
     if !problem.is_like_the_trained_ones() {
         output.line("the models were trained on five numbers from 1 to 20 and targets from 10 to 200: this one is another");
@@ -300,12 +347,13 @@ pub fn run(arguments: &Ets, seed: u64, output: &Output) -> anyhow::Result<Outcom
     }
     output.line("");
     let reward = engines.reward();
+    let task = Countdown::of(problem);
     let begun = Instant::now();
     let mut drawing = drawing::Drawing::default();
     let spinner = output.spinner("searching");
     let mut lines = Vec::new();
     let (found, _) = search(
-        engines.cast(&reward, &Countdown::of(&problem)),
+        engines.cast(&reward, &task),
         &settings,
         &problem.tokens(),
         |event| {
@@ -356,15 +404,13 @@ pub fn run(arguments: &Ets, seed: u64, output: &Output) -> anyhow::Result<Outcom
     };
     print(&report, output);
     if let Some(file) = &arguments.tree {
-        let svg = drawing.to_svg(&problem.to_string(), &found, report.answer.as_ref(), |it| {
-            solved(it)
-        })?;
+        let title = problem.to_string();
+        let svg = drawing.to_svg(&title, &found, report.answer.as_ref(), solved)?;
         golden::tensors::write_atomically(file, svg.as_bytes())
             .with_context(|| format!("{}: can't be written", file.display()))?;
         output.line(format!("wrote {}", file.display()));
     }
-    output.json(&report)?;
-    Ok(Outcome::Done)
+    Ok(report)
 }
 
 /// A step as a line of the table.

@@ -536,14 +536,21 @@ impl Search<'_> {
         growth: &mut Growth,
     ) -> Result<(), SearchError> {
         let normed = self.cast.reward.model().trunk().normed(stream);
-        let score = self
-            .cast
-            .reward
-            .score(&normed, group.likelihood, group.tokens.len());
-        let ending = self.cast.task.ending(&group.tokens);
         let Some(parent) = growth.active.get(&group.job).map(|job| job.leaf) else {
             return Ok(());
         };
+        let task = self.cast.task;
+        let follows = !self.settings.check_steps || {
+            let before = task.text(&self.nodes[parent].tokens);
+            task.follows(&before, &task.text(&group.tokens))
+        };
+        let score = if follows {
+            let tokens = group.tokens.len();
+            self.cast.reward.score(&normed, group.likelihood, tokens)
+        } else {
+            0.0
+        };
+        let ending = task.ending(&group.tokens);
         for (place, &number) in group.numbers.iter().enumerate() {
             // Each holds the step by itself, so that it can be given up by itself.
             let segment = if place == 0 {
