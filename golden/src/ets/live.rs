@@ -44,6 +44,11 @@ pub trait Task: Sync {
         true
     }
 
+    /// Steps with which a trajectory has its answer, if it hasn't ended before; none if only [`Task::ending`] says so.
+    fn complete_at(&self) -> Option<u32> {
+        None
+    }
+
     /// What a trajectory answers, from its steps' texts: equal answers are equal texts.
     fn answer(&self, steps: &[String]) -> String;
 
@@ -96,7 +101,7 @@ pub enum Aggregate {
 
 impl Aggregate {
     /// Of the scores of a trajectory's steps. NaN if one is.
-    fn of(self, scores: &[f32]) -> f32 {
+    pub fn of(self, scores: &[f32]) -> f32 {
         let exact = scores.iter().map(|&score| f64::from(score));
         let found = match self {
             Self::Last => exact.last().unwrap_or(0.0),

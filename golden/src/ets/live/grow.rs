@@ -609,6 +609,14 @@ impl Search<'_> {
             self.cost.tokens += u64::from(tokens);
             let node = self.tree.add(parent, tokens, score)?;
             let subtree = self.subtree_of(parent, number);
+            // All children of a step of the search are as deep as it.
+            let complete = self.cast.task.complete_at();
+            let ending = match ending {
+                Ending::Continues if complete.is_some_and(|steps| self.cost.depth >= steps) => {
+                    Ending::Answers
+                }
+                other => other,
+            };
             let state = match ending {
                 Ending::Answers => {
                     grown.answers = true;
