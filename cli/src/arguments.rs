@@ -648,17 +648,27 @@ pub struct Ets {
     /// Arithmetic of the linear layers (default: fgmp; with --bench fp32)
     #[arg(long, value_enum)]
     pub arithmetic: Option<Arithmetic>,
-    /// Price of keys and values, λ_b (default: by the width, chosen on other problems); with --bench several, each a line
-    #[arg(long, value_name = "X", value_delimiter = ',')]
+    /// Price of keys and values, λ_b (default: by the width, chosen on other problems; with --text 5); with --bench several, each a line
+    #[arg(
+        long,
+        value_name = "X",
+        value_delimiter = ',',
+        default_value_if("text", ArgPredicate::IsPresent, "5")
+    )]
     pub lambda_b: Vec<f64>,
-    /// Worth of saying different things, λ_d (default: by the width, chosen on other problems); with --bench several
-    #[arg(long, value_name = "X", value_delimiter = ',')]
+    /// Worth of saying different things, λ_d (default: by the width, chosen on other problems; with --text 3); with --bench several
+    #[arg(
+        long,
+        value_name = "X",
+        value_delimiter = ',',
+        default_value_if("text", ArgPredicate::IsPresent, "3")
+    )]
     pub lambda_d: Vec<f64>,
     /// Temperature of the softmax of scores
     #[arg(long, value_name = "T", default_value_t = 0.2)]
     pub score_temperature: f64,
-    /// What a trajectory's scores come to in the vote (with --text their mean)
-    #[arg(long, value_enum, default_value_t = AggregateName::Product, default_value_if("text", ArgPredicate::IsPresent, "mean"))]
+    /// What a trajectory's scores come to in the vote (with --text the smallest)
+    #[arg(long, value_enum, default_value_t = AggregateName::Product, default_value_if("text", ArgPredicate::IsPresent, "least"))]
     pub aggregate: AggregateName,
     /// Searches until an answer is right, which can be checked: each the next seed, twice as wide (up to 256), with twice the score temperature and with --calculator
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "bench", value_parser = positive)]

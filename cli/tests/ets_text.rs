@@ -102,7 +102,7 @@ fn a_text_is_written_drawn_and_counted() {
         .arg(&file)
         .assert()
         .success()
-        .stdout(contains("ETS at width 6, fp32 arithmetic: base-4 (embedded) writes, shared-4x3 (embedded) judges"))
+        .stdout(contains("ETS at width 6, FP32 arithmetic: base-4 (embedded) writes, shared-4x3 (embedded) judges"))
         .stdout(contains("that say different things"))
         .stdout(contains("6 texts are complete and say "))
         .stdout(contains("\nReturn a list of"));
@@ -145,7 +145,7 @@ fn the_reward_model_compares_where_there_is_no_encoder() {
     assert_eq!(text(&report), text(&json(&["--embeddings", "reward"])));
     assert_ne!(
         text(&report),
-        text(&json(&["--embeddings", "reward", "--seed", "5"]))
+        text(&json(&["--embeddings", "reward", "--seed", "500"]))
     );
 }
 

@@ -10,13 +10,13 @@ use crate::tokenizer::{EncodeError, Tokenizer};
 /// Writing on. A step ends with a sentence or a line, a text at a special token (the embedded models' `<|bos|>`, others' `<|endoftext|>`) or after so many steps.
 ///
 /// A token ends a sentence if a full stop, a question mark or an exclamation mark is the last of its characters but for closing quotes and brackets; the point of a
-/// number or an abbreviation does, too. The answer is the text behind the prompt.
+/// number or an abbreviation does, too. Empty lines belong to the step behind them. The answer is the text behind the prompt.
 #[derive(Clone, Debug)]
 pub struct Prose<'a> {
     tokenizer: &'a Tokenizer,
     special: BTreeSet<u32>,
-    /// By token, whether its text ends a step.
-    ends: Vec<bool>,
+    /// By token, what its text is for a step.
+    marks: Vec<Mark>,
     /// A token, and its text by itself: some decoders change what they begin with.
     anchor: (u32, String),
     steps: u32,
@@ -32,13 +32,13 @@ impl<'a> Prose<'a> {
         let mut prose = Self {
             tokenizer,
             special: tokenizer.special(),
-            ends: Vec::new(),
+            marks: Vec::new(),
             anchor: (anchor, tokenizer.decode(&[anchor])?),
             steps,
         };
         let tokens = u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX);
-        prose.ends = (0..tokens)
-            .map(|token| Ok(ends_step(&prose.decode(&[token])?)))
+        prose.marks = (0..tokens)
+            .map(|token| Ok(Mark::of(&prose.decode(&[token])?)))
             .collect::<Result<_, EncodeError>>()?;
         Ok(prose)
     }
@@ -51,13 +51,20 @@ impl<'a> Prose<'a> {
             .copied()
             .collect();
         let text = self.tokenizer.decode(&tokens)?;
-        Ok(text.strip_prefix(own).map_or(text.clone(), str::to_owned))
+        Ok(text.strip_prefix(own).map(str::to_owned).unwrap_or(text))
     }
 }
 
 impl Task for Prose<'_> {
-    fn ends_step(&self, token: u32) -> bool {
-        self.special.contains(&token) || self.ends.get(token as usize).copied().unwrap_or(false)
+    fn ends_step(&self, step: &[u32]) -> bool {
+        let mark = |&token: &u32| self.marks.get(token as usize).copied();
+        step.last().is_some_and(|last| {
+            self.special.contains(last)
+                || mark(last).is_some_and(|mark| mark.ends)
+                    && step
+                        .iter()
+                        .any(|token| mark(token).is_some_and(|mark| !mark.blank))
+        })
     }
 
     fn ending(&self, step: &[u32]) -> Ending {
@@ -82,11 +89,25 @@ impl Task for Prose<'_> {
     }
 }
 
-/// Whether a token's text ends a sentence or holds the end of a line.
-fn ends_step(text: &str) -> bool {
-    const CLOSING: [char; 8] = ['"', '\'', '”', '’', '»', ')', ']', '}'];
-    const ENDS: [char; 7] = ['.', '?', '!', '…', '。', '？', '！'];
-    text.contains('\n') || text.trim_end().trim_end_matches(CLOSING).ends_with(ENDS)
+/// What a token's text is for a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Mark {
+    /// It ends a sentence or holds the end of a line.
+    ends: bool,
+    /// It is nothing but spaces and ends of lines.
+    blank: bool,
+}
+
+impl Mark {
+    fn of(text: &str) -> Self {
+        const CLOSING: [char; 8] = ['"', '\'', '”', '’', '»', ')', ']', '}'];
+        const ENDS: [char; 7] = ['.', '?', '!', '…', '。', '？', '！'];
+        let sentence = text.trim_end().trim_end_matches(CLOSING);
+        Self {
+            ends: text.contains('\n') || sentence.ends_with(ENDS),
+            blank: text.trim().is_empty(),
+        }
+    }
 }
 
 /// A model of sentences that encodes each text once: what siblings of a search say alike, and what several steps of it ask for again.
@@ -157,11 +178,12 @@ mod tests {
         for text in [
             ".", "?", "!", ").", ".)", " end.\"", "\n", "a\nb", "...", "。", ".] ",
         ] {
-            assert!(ends_step(text), "{text:?}");
+            assert!(Mark::of(text).ends, "{text:?}");
         }
         for text in ["", " ", "a", ",", ".a", ")", ";", "\"", "\u{fffd}"] {
-            assert!(!ends_step(text), "{text:?}");
+            assert!(!Mark::of(text).ends, "{text:?}");
         }
+        assert!(Mark::of("\n").blank && Mark::of("").blank && !Mark::of(".").blank);
     }
 
     #[test]

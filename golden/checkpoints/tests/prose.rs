@@ -105,15 +105,20 @@ fn by_first_letter(texts: &[String]) -> Vec<Vec<f32>> {
 fn tokens_of_the_embedded_vocabulary_end_steps() {
     let tokenizer = tokenizer();
     let task = Prose::new(&tokenizer, 4).unwrap();
+    let word = tokenizer.encode("word").unwrap()[0];
     let ends: BTreeSet<String> = (0..tokenizer.vocabulary() as u32)
-        .filter(|&token| task.ends_step(token))
+        .filter(|&token| task.ends_step(&[word, token]))
         .map(|token| tokenizer.decode(&[token]).unwrap())
         .collect();
     let expected = [
-        "\n", " .", "!", "().", ").", ".", "..", "...", "<|bos|>", "?",
+        "\n", " .", "!", "().", ").", ".", ".\"", ".'", ".)", "..", "...", ".]", "<|bos|>", "?",
     ];
     assert_eq!(ends, expected.map(str::to_owned).into());
-    assert!(!task.ends_step(u32::MAX));
+    assert!(!task.ends_step(&[word, u32::MAX]) && !task.ends_step(&[]));
+    // A line without anything is no step.
+    let blank = tokenizer.encode("\n \n").unwrap();
+    assert!(!task.ends_step(&blank) && !task.ends_step(&blank[..1]));
+    assert!(task.ends_step(&tokenizer.encode("\nword\n").unwrap()));
     // The special token ends a text, and isn't part of it.
     let tokens = tokenizer.encode(" A list of names.<|bos|>").unwrap();
     assert_eq!(tokens.last(), Some(&BEGIN));
@@ -158,11 +163,11 @@ fn a_search_completes_texts_and_encodes_each_step_once() {
             assert!(ends || tokens.len() >= 8, "{step:?} ends early");
         }
     }
-    // The elected one has the best mean.
-    let mean = |it: &[f32]| Aggregate::Mean.of(it);
-    let elected = found.elect(Election::Best, Aggregate::Mean).unwrap();
-    let best = found.trajectories.iter().map(|it| mean(&it.scores));
-    assert!(best.fold(0f32, f32::max) - mean(&elected.scores) < 1e-4);
+    // The elected one's worst step is the best.
+    let least = |it: &[f32]| Aggregate::Least.of(it);
+    let elected = found.elect(Election::Best, Aggregate::Least).unwrap();
+    let best = found.trajectories.iter().map(|it| least(&it.scores));
+    assert!(best.fold(0f32, f32::max) - least(&elected.scores) < 1e-4);
 
     // Steps are clusters by their first letters, and each text was encoded once.
     let mut asked = BTreeSet::new();
@@ -175,7 +180,7 @@ fn a_search_completes_texts_and_encodes_each_step_once() {
             }
         }
     }
-    let mut seen = seen.into_inner();
+    let mut seen = seen.take();
     let times = seen.len();
     seen.sort();
     seen.dedup();
@@ -250,6 +255,8 @@ fn minilm_finds_the_clusters_of_a_search() {
     let embed = |texts: &[String]| memory.vectors(texts);
     let settings = Settings {
         cut: 0.1,
+        // At 1 the small model hardly ever says a thing twice.
+        temperature: Some(0.6),
         ..settings(Method::Ets(Rule::published(32)), 32)
     };
     let (found, steps) = writers.search(&settings, Embedding::Text(&embed));
@@ -273,5 +280,4 @@ fn minilm_finds_the_clusters_of_a_search() {
     }
     // Some steps say the same in other words.
     assert!(fewer);
-    assert!(found.cost.kv_tokens > 0);
 }

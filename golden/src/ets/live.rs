@@ -32,8 +32,8 @@ pub enum Ending {
 
 /// What a search searches for.
 pub trait Task: Sync {
-    /// Whether a token ends a step.
-    fn ends_step(&self, token: u32) -> bool;
+    /// Whether a step ends with its last token.
+    fn ends_step(&self, step: &[u32]) -> bool;
 
     /// What comes of a step, from its tokens.
     fn ending(&self, step: &[u32]) -> Ending;

@@ -31,7 +31,7 @@ const ROW: f64 = 17.0;
 /// Width of a step's column: of Countdown's, and of text.
 const COLUMNS: [i32; 2] = [250, 370];
 /// Characters of a label that a column holds.
-const CHARACTERS: [usize; 2] = [40, 48];
+const CHARACTERS: [usize; 2] = [40, 58];
 const TOP: i32 = 58;
 const LEFT: i32 = 16;
 /// Beyond this a bundle of the least kind is left out, with a note: a picture of thousands of rows shows nothing.

@@ -303,7 +303,7 @@ fn print(report: &Report, output: &Output) {
             }
             let text = answer.answer.as_deref().unwrap_or_default();
             output.line(format!(
-                "\n{}{}\n\nits score: {score:.3}",
+                "\n{}{}\n\nits score, what its steps' come to: {score:.3}",
                 printable(&report.prompt, false),
                 printable(text, false).trim_end(),
             ));

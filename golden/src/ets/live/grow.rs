@@ -434,10 +434,7 @@ impl Search<'_> {
         let mut going = Vec::with_capacity(growth.groups.len());
         for (row, mut group) in std::mem::take(&mut growth.groups).into_iter().enumerate() {
             let length = self.branches.tokens(group.segment)?;
-            let ends = group
-                .tokens
-                .last()
-                .is_some_and(|&token| self.cast.task.ends_step(token));
+            let ends = self.cast.task.ends_step(&group.tokens);
             let full = length >= self.longest();
             group.logits = behind.logits(row);
             group.judged = behind.judged(row);
