@@ -295,6 +295,7 @@ impl Drawing {
             } else {
                 let text = match solved {
                     Some(_) => bundle.text.replace(';', "; "),
+                    None if bundle.text.trim().is_empty() => "(the text ends)".to_owned(),
                     None => short(&bundle.text, most),
                 };
                 format!("{text}  {:.2}{times}", score(bundle))

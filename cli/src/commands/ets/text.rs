@@ -299,7 +299,11 @@ fn print(report: &Report, output: &Output) {
             output.line("elected, with the steps' scores:\n");
             for (step, score) in answer.steps.iter().zip(&answer.scores) {
                 let step = printable(step, true);
-                output.line(format!("    {score:.3}  {}", step.trim()));
+                let step = match step.trim() {
+                    "" => "(the text ends)",
+                    step => step,
+                };
+                output.line(format!("    {score:.3}  {step}"));
             }
             let text = answer.answer.as_deref().unwrap_or_default();
             output.line(format!(
