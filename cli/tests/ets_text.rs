@@ -224,6 +224,8 @@ fn what_cannot_be_searched_is_refused_readably() {
     );
     refused(&with(&["--steps", "0"]), "--steps");
     refused(&with(&["--bench"]), "cannot be used with");
+    refused(&with(&["--calculator"]), "cannot be used with");
+    refused(&with(&["--tries", "2"]), "cannot be used with");
     refused(&with(&["--problem", "1 2:3"]), "cannot be used with");
     refused(&["--steps", "3"], "--text");
     refused(
