@@ -31,6 +31,9 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::open(&models().join("tokenizer.json")).unwrap()
 }
 
+/// A leaf's text and its cluster.
+type Leaf = (String, Option<u32>);
+
 struct Writers {
     policy: Model,
     judge: Model,
@@ -48,11 +51,7 @@ impl Writers {
     }
 
     /// A search; of its steps, the clusters of the leaves with their texts.
-    fn search(
-        &self,
-        settings: &Settings,
-        embedding: Embedding<'_>,
-    ) -> (Found, Vec<Vec<(String, Option<u32>)>>) {
+    fn search(&self, settings: &Settings, embedding: Embedding<'_>) -> (Found, Vec<Vec<Leaf>>) {
         let task = Prose::new(&self.tokenizer, settings.depth).unwrap();
         let reward = Reward::Likelihood(&self.judge);
         let cast = Cast {
