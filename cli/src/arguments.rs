@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use checkpoints::nvfp4::Layout;
+use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use golden::profiles::Profile;
 use golden::{Scheme, Selection, Share};
@@ -86,7 +87,7 @@ pub enum Command {
     Speed(Speed),
     /// Tree search against a process reward model: an answer, what its keys and values took, and its peers
     #[command(
-        after_help = "Example: fgmp ets --problem \"2 12 13 16 16:188\" --tree tree.svg\n         fgmp ets --bench"
+        after_help = "Example: fgmp ets --problem \"2 12 13 16 16:188\" --tree tree.svg\n         fgmp ets --text \"Return a list of\"\n         fgmp ets --bench"
     )]
     Ets(Ets),
     /// Mean squared loss gradients of weights and of activations by channel
@@ -636,26 +637,38 @@ pub struct Ets {
         conflicts_with = "bench"
     )]
     pub problem: String,
+    #[command(flatten)]
+    pub prose: Prose,
     /// How the width is shared among leaves
     #[arg(long, value_enum, default_value_t = SearchMethod::Ets, conflicts_with = "bench")]
     pub method: SearchMethod,
-    /// Trajectories
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = width, conflicts_with = "bench")]
+    /// Trajectories (with --text 16)
+    #[arg(long, value_name = "N", default_value_t = 64, default_value_if("text", ArgPredicate::IsPresent, "16"), value_parser = width, conflicts_with = "bench")]
     pub width: u32,
     /// Arithmetic of the linear layers (default: fgmp; with --bench fp32)
     #[arg(long, value_enum)]
     pub arithmetic: Option<Arithmetic>,
-    /// Price of keys and values, λ_b (default: by the width, chosen on other problems); with --bench several, each a line
-    #[arg(long, value_name = "X", value_delimiter = ',')]
+    /// Price of keys and values, λ_b (default: by the width, chosen on other problems; with --text 5); with --bench several, each a line
+    #[arg(
+        long,
+        value_name = "X",
+        value_delimiter = ',',
+        default_value_if("text", ArgPredicate::IsPresent, "5")
+    )]
     pub lambda_b: Vec<f64>,
-    /// Worth of saying different things, λ_d (default: by the width, chosen on other problems); with --bench several
-    #[arg(long, value_name = "X", value_delimiter = ',')]
+    /// Worth of saying different things, λ_d (default: by the width, chosen on other problems; with --text 3); with --bench several
+    #[arg(
+        long,
+        value_name = "X",
+        value_delimiter = ',',
+        default_value_if("text", ArgPredicate::IsPresent, "3")
+    )]
     pub lambda_d: Vec<f64>,
     /// Temperature of the softmax of scores
     #[arg(long, value_name = "T", default_value_t = 0.2)]
     pub score_temperature: f64,
-    /// What a trajectory's scores come to in the vote
-    #[arg(long, value_enum, default_value_t = AggregateName::Product)]
+    /// What a trajectory's scores come to in the vote (with --text the smallest)
+    #[arg(long, value_enum, default_value_t = AggregateName::Product, default_value_if("text", ArgPredicate::IsPresent, "least"))]
     pub aggregate: AggregateName,
     /// Searches until an answer is right, which can be checked: each the next seed, twice as wide (up to 256), with twice the score temperature and with --calculator
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "bench", value_parser = positive)]
@@ -666,8 +679,8 @@ pub struct Ets {
     /// Temperature at which the policy's tokens are drawn, by --seed
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
     pub temperature: f32,
-    /// Distance up to which steps say the same
-    #[arg(long, value_name = "D", default_value_t = 0.05, value_parser = distance)]
+    /// Distance up to which steps say the same (with --text 0.1)
+    #[arg(long, value_name = "D", default_value_t = 0.05, default_value_if("text", ArgPredicate::IsPresent, "0.1"), value_parser = distance)]
     pub cut: f64,
     /// Beams, or subtrees of --method dvts (default: the square root of the width)
     #[arg(long, value_name = "N")]
@@ -681,10 +694,10 @@ pub struct Ets {
     /// Draw the tree to FILE (.svg)
     #[arg(long, value_name = "FILE", conflicts_with = "bench")]
     pub tree: Option<PathBuf>,
-    /// Model that writes steps (default: countdown-policy, embedded)
+    /// Model that writes steps (default: countdown-policy, with --text base-4, both embedded)
     #[arg(long, value_name = "MODEL")]
     pub policy: Option<PathBuf>,
-    /// Model that scores them (default: countdown-prm, embedded)
+    /// Model that scores them (default: countdown-prm, with --text shared-4x3, both embedded)
     #[arg(long, value_name = "MODEL")]
     pub reward: Option<PathBuf>,
     /// Compare all methods on many problems
@@ -705,6 +718,29 @@ pub struct Ets {
     /// With --bench: problems on which the engine's time is taken, each method's search by itself; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 6, requires = "bench")]
     pub timed: usize,
+}
+
+/// A search for a text instead of a problem's solution.
+#[derive(Clone, Debug, Args)]
+pub struct Prose {
+    /// Write on from TEXT: a step is a sentence or a line, its score the likelihood that --reward gives it
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["problem", "bench", "tries", "calculator"])]
+    pub text: Option<String>,
+    /// With --text: steps of a text, if it doesn't end before
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "text", value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// With --text: most tokens of a step
+    #[arg(long, value_name = "N", default_value_t = 24, requires = "text", value_parser = positive)]
+    pub step_tokens: usize,
+    /// With --text: folder of the sentence encoder that finds steps that say the same, or `reward`: --reward's own vectors (default: $FGMP_MINILM, or .tools/models/all-MiniLM-L6-v2, which ./setup --models installs)
+    #[arg(long, value_name = "DIR|reward", requires = "text")]
+    pub embeddings: Option<PathBuf>,
+    /// With --text: tokenizer of both models: a tokenizer.json, or a GGUF file or folder that holds one (default: the one that comes with them)
+    #[arg(long, value_name = "FILE", requires = "text")]
+    pub tokenizer: Option<PathBuf>,
+    /// With --text: text, or numbers in a .u16 or .u32 file, to calibrate the models on (default: the embedded stream)
+    #[arg(long, value_name = "FILE", requires = "text")]
+    pub calibration: Option<PathBuf>,
 }
 
 fn width(text: &str) -> Result<u32, String> {

@@ -192,6 +192,11 @@ impl TokenReader {
         tokenizer.encode(BEGIN).ok()?.first().copied()
     }
 
+    /// The tokenizer, where the model has one.
+    pub const fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
     /// Text of tokens.
     pub fn text(&self, tokens: &[u32]) -> anyhow::Result<String> {
         let tokenizer = self

@@ -2,7 +2,7 @@
 //!
 //! A [`Checkpoint`] knows the names, shapes and types of its tensors without reading them, and gives any rows of
 //! any of them in FP32 under Hugging Face's names and in the order of rows that `golden::model` expects.
-//! An [`Encoder`] makes vectors of sentences.
+//! An [`Encoder`] makes vectors of sentences, [`Prose`] is text as a task of tree search.
 //! Every file is taken to be hostile: nothing is allocated or read before its length allows it.
 
 mod checkpoint;
@@ -13,6 +13,7 @@ pub mod gguf;
 mod huggingface;
 mod llama;
 pub mod nvfp4;
+mod prose;
 pub mod streaming;
 mod tokenizer;
 
@@ -20,4 +21,5 @@ pub use checkpoint::{Checkpoint, TensorInfo};
 pub use encoder::{EmbedError, Encoder};
 pub use encoding::Encoding;
 pub use error::CheckpointError;
+pub use prose::{Prose, Remembering};
 pub use tokenizer::{EncodeError, Tokenizer};

@@ -1,6 +1,6 @@
 //! Text to tokens: `tokenizer.json` files, and the byte-level BPE vocabularies of GGUF files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -81,6 +81,13 @@ impl Tokenizer {
     /// The tokenizer's own reason.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, EncodeError> {
         contained(|| self.0.decode(tokens, false).map_err(|e| e.to_string())).map_err(EncodeError)
+    }
+
+    /// Tokens that stand for no text, such as `<|endoftext|>`.
+    pub fn special(&self) -> BTreeSet<u32> {
+        let added = self.0.get_added_tokens_decoder();
+        let special = added.into_iter().filter(|(_, token)| token.special);
+        special.map(|(id, _)| id).collect()
     }
 
     /// Number of tokens, special ones included.

@@ -32,8 +32,8 @@ pub enum Ending {
 
 /// What a search searches for.
 pub trait Task: Sync {
-    /// Whether a token ends a step.
-    fn ends_step(&self, token: u32) -> bool;
+    /// Whether a step ends with its last token.
+    fn ends_step(&self, step: &[u32]) -> bool;
 
     /// What comes of a step, from its tokens.
     fn ending(&self, step: &[u32]) -> Ending;
@@ -42,6 +42,11 @@ pub trait Task: Sync {
     fn follows(&self, before: &str, step: &str) -> bool {
         let _ = (before, step);
         true
+    }
+
+    /// Steps with which a trajectory has its answer, if it hasn't ended before; none if only [`Task::ending`] says so.
+    fn complete_at(&self) -> Option<u32> {
+        None
     }
 
     /// What a trajectory answers, from its steps' texts: equal answers are equal texts.
@@ -96,7 +101,7 @@ pub enum Aggregate {
 
 impl Aggregate {
     /// Of the scores of a trajectory's steps. NaN if one is.
-    fn of(self, scores: &[f32]) -> f32 {
+    pub fn of(self, scores: &[f32]) -> f32 {
         let exact = scores.iter().map(|&score| f64::from(score));
         let found = match self {
             Self::Last => exact.last().unwrap_or(0.0),

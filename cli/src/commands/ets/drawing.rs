@@ -28,7 +28,10 @@ struct Bundle {
 }
 
 const ROW: f64 = 17.0;
-const COLUMN: i32 = 250;
+/// Width of a step's column: of Countdown's, and of text.
+const COLUMNS: [i32; 2] = [250, 370];
+/// Characters of a label that a column holds.
+const CHARACTERS: [usize; 2] = [40, 58];
 const TOP: i32 = 58;
 const LEFT: i32 = 16;
 /// Beyond this a bundle of the least kind is left out, with a note: a picture of thousands of rows shows nothing.
@@ -41,13 +44,13 @@ impl Drawing {
             .extend(event.plan.iter().map(|&(leaf, _)| leaf));
     }
 
-    /// The tree as an SVG. `solved` says which trajectories are right.
+    /// The tree as an SVG. `solved` says which trajectories are right, where there is right and wrong; without it steps are taken to be text, which is long.
     pub fn to_svg(
         &self,
         problem: &str,
         found: &Found,
         answer: Option<&Trajectory>,
-        solved: impl Fn(&Trajectory) -> bool,
+        solved: Option<&dyn Fn(&Trajectory) -> bool>,
     ) -> anyhow::Result<String> {
         let mut svg = String::new();
         self.draw(&mut svg, problem, found, answer, solved)
@@ -109,9 +112,11 @@ impl Drawing {
         problem: &str,
         found: &Found,
         answer: Option<&Trajectory>,
-        solved: impl Fn(&Trajectory) -> bool,
+        solved: Option<&dyn Fn(&Trajectory) -> bool>,
     ) -> Result<(), Box<dyn std::error::Error>> {
         const FONT: &str = "sans-serif";
+        let column = COLUMNS[usize::from(solved.is_none())];
+        let most = CHARACTERS[usize::from(solved.is_none())];
         let mut bundles = Self::bundles(found)?;
         let path: BTreeSet<NodeId> = match answer {
             Some(answer) => found.tree.path(answer.node)?.into_iter().collect(),
@@ -120,7 +125,7 @@ impl Drawing {
         let right: BTreeSet<NodeId> = found
             .trajectories
             .iter()
-            .filter(|it| solved(it))
+            .filter(|it| solved.is_some_and(|solved| solved(it)))
             .map(|it| it.node)
             .collect();
         let elected = |bundle: &Bundle| bundle.nodes.iter().any(|node| path.contains(node));
@@ -188,7 +193,7 @@ impl Drawing {
             }
         }
         let depth = bundles.iter().map(|it| it.depth).max().unwrap_or(0) as i32;
-        let width = LEFT + (depth + 1) * COLUMN + 20;
+        let width = LEFT + (depth + 1) * column + 20;
         let height = TOP + (f64::from(rows.max(1)) * ROW) as i32 + 54;
         let root = SVGBackend::with_string(svg, (width as u32, height as u32)).into_drawing_area();
         root.fill(&WHITE)?;
@@ -199,18 +204,25 @@ impl Drawing {
                 .pos(Pos::new(HPos::Left, VPos::Center))
         };
         root.draw(&Text::new(
-            format!("tree search for {problem}: steps from left to right"),
+            format!(
+                "tree search for {}: steps from left to right",
+                short(problem, 100)
+            ),
             (LEFT, 20),
             font(15, &BLACK),
         ))?;
+        let ends = match solved {
+            Some(_) => "green: right answer; red: wrong answer; thick: what the vote elected",
+            None => "framed: complete; thick: what is elected",
+        };
         root.draw(&Text::new(
-            "blue: score of the reward model, the darker the better; grey: pruned; green: right answer; red: wrong answer; thick: what the vote elected; ×: continuations with the same text",
+            format!("blue: score of the reward model, the darker the better; grey: pruned; {ends}; ×: continuations with the same text"),
             (LEFT, 40),
             font(12, &BLACK),
         ))?;
         let at = |bundle: &Bundle| {
             (
-                LEFT + bundle.depth as i32 * COLUMN,
+                LEFT + bundle.depth as i32 * column,
                 TOP + (bundle.row * ROW) as i32 + (ROW / 2.0) as i32,
             )
         };
@@ -224,7 +236,7 @@ impl Drawing {
             };
             let (x, y) = at(bundle);
             let (px, py) = at(parent);
-            let bend = px + COLUMN - 30;
+            let bend = px + column - 30;
             let thick = elected(bundle);
             let color = if thick {
                 BLACK
@@ -254,15 +266,17 @@ impl Drawing {
             } else {
                 shade(score(bundle))
             };
-            let corners = [(x - 4, y - 8), (x + COLUMN - 44, y + 8)];
+            let corners = [(x - 4, y - 8), (x + column - 44, y + 8)];
             root.draw(&Rectangle::new(corners, fill.filled()))?;
-            let border = if answered {
+            let border = if answered && solved.is_some() {
                 let color = if is_right {
                     RGBColor(0, 140, 60)
                 } else {
                     RGBColor(200, 40, 40)
                 };
                 Some(color.stroke_width(2))
+            } else if answered && !elected(bundle) {
+                Some(RGBColor(120, 150, 190).stroke_width(1))
             } else if elected(bundle) {
                 Some(BLACK.stroke_width(2))
             } else {
@@ -277,13 +291,14 @@ impl Drawing {
                 String::new()
             };
             let label = if bundle.depth == 0 {
-                problem.to_owned()
+                short(problem, most)
             } else {
-                format!(
-                    "{}  {:.2}{times}",
-                    bundle.text.replace(';', "; "),
-                    score(bundle)
-                )
+                let text = match solved {
+                    Some(_) => bundle.text.replace(';', "; "),
+                    None if bundle.text.trim().is_empty() => "(the text ends)".to_owned(),
+                    None => short(&bundle.text, most),
+                };
+                format!("{text}  {:.2}{times}", score(bundle))
             };
             let dark = !pruned && score(bundle) > 0.6 && bundle.depth > 0;
             let color = if pruned {
@@ -296,11 +311,13 @@ impl Drawing {
             root.draw(&Text::new(label, (x, y), font(11, &color)))?;
         }
         let mut note = format!(
-            "{} nodes, {} trajectories completed, {} of them right",
+            "{} nodes, {} trajectories completed",
             found.tree.len(),
-            found.trajectories.len(),
-            right.len()
+            found.trajectories.len()
         );
+        if solved.is_some() {
+            note = format!("{note}, {} of them right", right.len());
+        }
         if left_out > hidden {
             note = format!("{note}; {} pruned texts are left out", left_out - hidden);
         }
@@ -315,6 +332,20 @@ fn ended(found: &Found, node: NodeId) -> bool {
         found.tree.state(node),
         Ok(State::Completed | State::OverLong)
     )
+}
+
+/// The beginning of a text, on one line and in characters that XML may hold.
+fn short(text: &str, most: usize) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = words.join(" ").replace(
+        |it: char| it.is_control() || matches!(it, '\u{fffe}' | '\u{ffff}'),
+        "\u{fffd}",
+    );
+    if line.chars().count() <= most {
+        return line;
+    }
+    let beginning: String = line.chars().take(most.saturating_sub(1)).collect();
+    format!("{}…", beginning.trim_end())
 }
 
 /// Of a score from 0 to 1.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod drawing;
+mod text;
 
 use std::path::Path;
 use std::time::Instant;
@@ -50,11 +51,29 @@ struct Report {
     completed: usize,
     right: usize,
     nodes: usize,
+    #[serde(flatten)]
+    bill: Bill,
+}
+
+/// What a search took.
+#[derive(Serialize)]
+struct Bill {
     cost: Cost,
     page_tokens: usize,
     token_bytes: usize,
     seconds: f64,
 }
+
+/// Of the table of a search's steps: what [`progress`] gives.
+const STEPS_HEADER: [&str; 7] = [
+    "step",
+    "leaves",
+    "that say different things",
+    "go on",
+    "continuations",
+    "best score",
+    "tokens of keys and values",
+];
 
 /// Models in one of the two arithmetics.
 struct Engines {
@@ -134,15 +153,15 @@ impl Engines {
             task,
         }
     }
+}
 
-    /// Bytes of a token's keys and values in both models: FP32, as the engine holds them.
-    fn token_bytes(&self) -> usize {
-        let of = |model: &dyn LanguageModel| {
-            let config = model.trunk().config();
-            8 * config.repetitions * config.layers * config.kv_heads * config.head_width
-        };
-        of(&*self.policy) + of(&*self.reward)
-    }
+/// Bytes of a token's keys and values in all models: FP32, as the engine holds them.
+fn token_bytes(models: &[&dyn LanguageModel]) -> usize {
+    let of = |model: &&dyn LanguageModel| {
+        let config = model.trunk().config();
+        8 * config.repetitions * config.layers * config.kv_heads * config.head_width
+    };
+    models.iter().map(of).sum()
 }
 
 /// Beginnings of trajectories that the models themselves write in full precision, one behind the other.
@@ -288,6 +307,9 @@ pub fn run(arguments: &Ets, seed: u64, output: &Output) -> anyhow::Result<Outcom
     if arguments.bench {
         return bench::run(arguments, seed, output);
     }
+    if let Some(text) = &arguments.prose.text {
+        return text::run(arguments, text, seed, output);
+    }
     let problem: Problem = arguments.problem.parse().context("--problem")?;
     let arithmetic = arguments.arithmetic.unwrap_or(Arithmetic::Fgmp);
     let engines = Engines::open(arguments, arithmetic, output)?;
@@ -370,18 +392,7 @@ fn attempt(
     )?;
     spinner.finish_and_clear();
     let seconds = begun.elapsed().as_secs_f64();
-    output.table(
-        &[
-            "step",
-            "leaves",
-            "that say different things",
-            "go on",
-            "continuations",
-            "best score",
-            "tokens of keys and values",
-        ],
-        &lines,
-    );
+    output.table(&STEPS_HEADER, &lines);
     let solved =
         |trajectory: &Trajectory| problem.is_solved_by(trajectory.steps.iter().map(String::as_str));
     let answer = found
@@ -396,16 +407,18 @@ fn attempt(
         completed: found.trajectories.len(),
         right: found.trajectories.iter().filter(|it| solved(it)).count(),
         nodes: found.tree.len(),
-        cost: found.cost.clone(),
-        page_tokens: golden::model::PAGE_TOKENS,
-        token_bytes: engines.token_bytes(),
-        seconds,
+        bill: Bill {
+            cost: found.cost.clone(),
+            page_tokens: golden::model::PAGE_TOKENS,
+            token_bytes: token_bytes(&[&*engines.policy, &*engines.reward]),
+            seconds,
+        },
         answer,
     };
     print(&report, output);
     if let Some(file) = &arguments.tree {
         let title = problem.to_string();
-        let svg = drawing.to_svg(&title, &found, report.answer.as_ref(), solved)?;
+        let svg = drawing.to_svg(&title, &found, report.answer.as_ref(), Some(&solved))?;
         golden::tensors::write_atomically(file, svg.as_bytes())
             .with_context(|| format!("{}: can't be written", file.display()))?;
         output.line(format!("wrote {}", file.display()));
@@ -463,57 +476,69 @@ fn print(report: &Report, output: &Output) {
             });
         }
     }
-    let cost = &report.cost;
-    output.line(format!(
-        "\n{} of {} trajectories that completed are right; {} nodes, {} continuations, {} tokens written, of which {} were computed ({} passes of up to {} rows)",
-        report.right,
-        report.completed,
-        count(report.nodes as u64),
+    report.bill.print(
+        &format!(
+            "{} of {} trajectories that completed are right",
+            report.right, report.completed
+        ),
+        report.nodes,
+        output,
+    );
+}
+
+impl Bill {
+    /// `came` says what came of the search, of so many nodes.
+    fn print(&self, came: &str, nodes: usize, output: &Output) {
+        let cost = &self.cost;
+        output.line(format!(
+        "\n{came}; {} nodes, {} continuations, {} tokens written, of which {} were computed ({} passes of up to {} rows)",
+        count(nodes as u64),
         count(cost.calls),
         count(cost.tokens),
         count(cost.passes.rows),
         count(cost.passes.passes),
         cost.passes.most_rows,
     ));
-    output.line(format!(
+        output.line(format!(
         "keys and values: {} unique tokens in the largest step, {} summed over all; with equal beginnings of siblings once {} and {}",
         count(cost.kv_peak),
         count(cost.kv_tokens),
         count(cost.held_peak),
         count(cost.held_tokens),
     ));
-    output.line(format!(
+        output.line(format!(
         "in memory: at most {} pages of {} tokens, {:.1} MB; attention read {:.2} times fewer tokens than row by row",
         count(cost.pages_peak),
-        report.page_tokens,
-        (cost.pages_peak as usize * report.page_tokens * report.token_bytes) as f64 / 1e6,
+        self.page_tokens,
+        (cost.pages_peak as usize * self.page_tokens * self.token_bytes) as f64 / 1e6,
         cost.passes.tokens_read_alone as f64 / cost.passes.tokens_read.max(1) as f64,
     ));
-    for (number, what) in [
-        (
-            cost.recomputed,
-            "tokens computed again, since memory was short",
-        ),
-        (cost.preempted, "times continuations had to wait for memory"),
-        (
-            cost.starved,
-            "CONTINUATIONS GIVEN UP: memory doesn't hold even one by itself",
-        ),
-        (
-            cost.unclustered,
-            "selections without clusters: an embedding was not finite",
-        ),
-        (cost.unproved, "selections whose optimum was not proved"),
-    ] {
-        if number > 0 {
-            output.line(format!("{} {what}", count(number)));
+        for (number, what) in [
+            (
+                cost.recomputed,
+                "tokens computed again, since memory was short",
+            ),
+            (cost.preempted, "times continuations had to wait for memory"),
+            (
+                cost.starved,
+                "CONTINUATIONS GIVEN UP: memory doesn't hold even one by itself",
+            ),
+            (
+                cost.unclustered,
+                "selections without clusters: an embedding was not finite",
+            ),
+            (cost.unproved, "selections whose optimum was not proved"),
+        ] {
+            if number > 0 {
+                output.line(format!("{} {what}", count(number)));
+            }
         }
+        output.line(format!(
+            "{:.2} s, {:.1} ms of them clustering and choosing",
+            self.seconds,
+            cost.selection_ns as f64 / 1e6
+        ));
     }
-    output.line(format!(
-        "{:.2} s, {:.1} ms of them clustering and choosing",
-        report.seconds,
-        cost.selection_ns as f64 / 1e6
-    ));
 }
 
 /// What a search found, for those who draw it.

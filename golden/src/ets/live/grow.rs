@@ -434,10 +434,7 @@ impl Search<'_> {
         let mut going = Vec::with_capacity(growth.groups.len());
         for (row, mut group) in std::mem::take(&mut growth.groups).into_iter().enumerate() {
             let length = self.branches.tokens(group.segment)?;
-            let ends = group
-                .tokens
-                .last()
-                .is_some_and(|&token| self.cast.task.ends_step(token));
+            let ends = self.cast.task.ends_step(&group.tokens);
             let full = length >= self.longest();
             group.logits = behind.logits(row);
             group.judged = behind.judged(row);
@@ -609,6 +606,14 @@ impl Search<'_> {
             self.cost.tokens += u64::from(tokens);
             let node = self.tree.add(parent, tokens, score)?;
             let subtree = self.subtree_of(parent, number);
+            // All children of a step of the search are as deep as it.
+            let complete = self.cast.task.complete_at();
+            let ending = match ending {
+                Ending::Continues if complete.is_some_and(|steps| self.cost.depth >= steps) => {
+                    Ending::Answers
+                }
+                other => other,
+            };
             let state = match ending {
                 Ending::Answers => {
                     grown.answers = true;
