@@ -9,6 +9,7 @@
 //! * [`Programme`] is the choice of leaves as an integer programme, [`Programme::solve`] the exact method, [`Programme::enumerate`] the plain one.
 //! * [`select()`] does one step of a search with them.
 //! * [`cluster()`] finds which steps say the same, from their embeddings.
+//! * [`prune()`] chooses as hardware does, by a fixed number of passes; [`depth_first`] is the order in which it goes through the tree.
 //! * [`vote()`] makes the answer; [`baselines`] has the selection rules of other searches.
 //! * [`PagePool`] keeps pages of keys and values for branches that share their beginnings.
 //! * [`live`] searches with models, [`countdown`] is a task that it searches.
@@ -20,11 +21,15 @@ pub mod countdown;
 pub mod live;
 mod pool;
 mod programme;
+mod prune;
 pub mod published;
+#[cfg(feature = "strategies")]
+pub mod samples;
 mod select;
 mod solve;
 mod tree;
 mod vote;
+mod walk;
 
 pub use allocate::{Allocation, Scores, Temperature, TemperatureError, allocate};
 pub use baselines::Dvts;
@@ -34,7 +39,9 @@ pub use programme::{
     Evaluation, LAMBDA_RESOLUTION, Lambda, LambdaError, MOST_ENUMERATED, NodePrice, Parts, Prices,
     Programme, ProgrammeError,
 };
+pub use prune::{PruneJob, PruneLeaf, PruneStep, Pruned, ROUNDS, prune};
 pub use select::{Rule, Selection, select};
 pub use solve::{Effort, Solution};
 pub use tree::{NodeId, SearchTree, State, TreeError};
 pub use vote::{Vote, VoteRule, vote};
+pub use walk::{Visit, depth_first};
