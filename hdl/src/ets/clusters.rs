@@ -16,7 +16,7 @@ pub struct ClusterTable<const A: usize> {
     /// Clock.
     pub clock: Signal<In, Clock>,
     /// What a cluster is worth.
-    pub cover: Signal<In, Bits<VALUE>>,
+    pub cover_worth: Signal<In, Bits<VALUE>>,
     /// By how much multipliers move.
     pub step: Signal<In, Bits<VALUE>>,
     /// A new walk over the clusters begins: the slack becomes 0 if multipliers move.
@@ -98,7 +98,7 @@ impl<const A: usize> Logic for ClusterTable<A> {
         self.multiplier.next = self.multipliers.read_data.val();
 
         // Multipliers move within 0 and what a cluster is worth.
-        self.room.next = self.cover.val() - self.multiplier.val() - self.step.val();
+        self.room.next = self.cover_worth.val() - self.multiplier.val() - self.step.val();
         if self.tally.val() == MORE_KEPT {
             self.room.next = self.multiplier.val() - self.step.val();
         }
@@ -112,17 +112,17 @@ impl<const A: usize> Logic for ClusterTable<A> {
         if self.tally.val() == UNSEEN || self.tally.val() == NONE_KEPT {
             self.moved.next = self.multiplier.val() + self.step.val();
             if self.room.val().get_bit(SIGN) {
-                self.moved.next = self.cover.val();
+                self.moved.next = self.cover_worth.val();
             }
         }
         if self.walk_initial.val() {
-            self.moved.next = self.cover.val() >> 1;
+            self.moved.next = self.cover_worth.val() >> 1;
         }
         self.multipliers.write.next =
             self.walk.val() && (self.walk_initial.val() || self.walk_move.val());
         self.multipliers.write_data.next = self.moved.val();
         if self.walk.val() && self.walk_counts.val() {
-            self.sum.d.next = self.sum.q.val() + self.cover.val() - self.moved.val();
+            self.sum.d.next = self.sum.q.val() + self.cover_worth.val() - self.moved.val();
         }
         if self.walk_start.val() {
             self.sum.d.next = 0.into();
@@ -132,7 +132,7 @@ impl<const A: usize> Logic for ClusterTable<A> {
         // What a leaf earns.
         self.bonus.next = 0.into();
         if self.owners.read_data.val() == self.number.val() {
-            self.bonus.next = self.cover.val();
+            self.bonus.next = self.cover_worth.val();
         }
         if self.priced.val() {
             self.bonus.next = self.multiplier.val();

@@ -26,7 +26,7 @@ pub struct DownPass<const A: usize> {
     /// A leaf's cluster has a leaf that is kept.
     pub covered: Signal<In, Bit>,
     /// What a cluster is worth.
-    pub cover: Signal<In, Bits<VALUE>>,
+    pub cover_worth: Signal<In, Bits<VALUE>>,
     /// The vertex is kept.
     pub selected: Signal<Out, Bit>,
     /// A kept vertex's value, or else what is added if it and what is above it is kept.
@@ -88,7 +88,7 @@ impl<const A: usize> Logic for DownPass<A> {
         // What the set is worth.
         self.earned.next = self.value.val();
         if self.leaf.val() && !self.covered.val() {
-            self.earned.next = self.value.val() + self.cover.val();
+            self.earned.next = self.value.val() + self.cover_worth.val();
         }
         if self.enable.val() && self.kept.val() {
             self.sum.d.next = self.sum.q.val() + self.earned.val();
@@ -114,7 +114,7 @@ impl<const A: usize> Logic for DownPass<A> {
         self.alone.next = self.most_number.q.val();
         self.worth.next = self.sum.q.val();
         if !self.any.q.val() {
-            self.worth.next = self.sum.q.val() + self.most.q.val() + self.cover.val();
+            self.worth.next = self.sum.q.val() + self.most.q.val() + self.cover_worth.val();
         }
     }
 }

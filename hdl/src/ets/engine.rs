@@ -60,7 +60,7 @@ pub struct PruningEngine<const A: usize, const H: usize> {
     /// What one of the cost takes.
     pub price: Signal<In, Bits<VALUE>>,
     /// What a cluster is worth.
-    pub cover: Signal<In, Bits<VALUE>>,
+    pub cover_worth: Signal<In, Bits<VALUE>>,
     /// The last cluster: 0 if there is none. Not above the last leaf.
     pub last_cluster: Signal<In, Bits<NUMBER>>,
     /// Rounds at most; 0 is as 1.
@@ -160,7 +160,7 @@ impl<const A: usize, const H: usize> Default for PruningEngine<A, H> {
             node_last: Default::default(),
             gain: Default::default(),
             price: Default::default(),
-            cover: Default::default(),
+            cover_worth: Default::default(),
             last_cluster: Default::default(),
             rounds: Default::default(),
             done: Default::default(),
@@ -320,7 +320,7 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
         self.down.value.next = self.values.read_data.val();
         self.down.keep.next = self.keeps.read_data.val().any();
         self.down.covered.next = self.clusters.covered.val();
-        self.down.cover.next = self.cover.val();
+        self.down.cover_worth.next = self.cover_worth.val();
         self.first_set.clock.next = self.clock.val();
         self.first_set.write.next =
             self.going_down.val() && self.is_leaf.val() && self.second.q.val();
@@ -334,7 +334,7 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
 
         // Clusters.
         self.clusters.clock.next = self.clock.val();
-        self.clusters.cover.next = self.cover.val();
+        self.clusters.cover_worth.next = self.cover_worth.val();
         self.clusters.step.next = self.step.q.val();
         self.clusters.cluster.next = self.cluster.val();
         self.clusters.number.next = self.number.val();
@@ -367,7 +367,7 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
             self.walking.d.next = true;
             self.walk_at.d.next = 0.into();
             self.clusters.walk_start.next = true;
-            self.step.d.next = self.cover.val() >> 1;
+            self.step.d.next = self.cover_worth.val() >> 1;
         }
         if self.state.q.val() == CLEAR && self.walk_at.q.val() == self.last_clear.val() {
             self.begin_up.next = true;
