@@ -39,7 +39,9 @@ pub use programme::{
     Evaluation, LAMBDA_RESOLUTION, Lambda, LambdaError, MOST_ENUMERATED, NodePrice, Parts, Prices,
     Programme, ProgrammeError,
 };
-pub use prune::{PruneJob, PruneLeaf, PruneStep, Pruned, ROUNDS, prune};
+pub use prune::{
+    EngineSelection, PruneJob, PruneLeaf, PruneStep, Pruned, ROUNDS, prune, select_by_engine,
+};
 pub use select::{Rule, Selection, select};
 pub use solve::{Effort, Solution};
 pub use tree::{NodeId, SearchTree, State, TreeError};

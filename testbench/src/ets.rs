@@ -1,9 +1,16 @@
 //! The hardware for efficient tree search on the simulator, against `golden::ets` bit for bit. Twin of `hdl::ets`.
 
+mod allocate;
 mod pins;
 mod prune;
+mod select;
 
+pub use allocate::{AllocatorBench, AllocatorRun};
 pub use prune::{EngineRun, PruneBench};
+pub use select::{SelectionReport, SelectorBench, SelectorRun, cosim};
+
+use golden::ets::ProgrammeError;
+use hdl::emit::EmitError;
 
 use crate::design::PortError;
 use crate::simulator::SimError;
@@ -17,6 +24,12 @@ pub enum EtsError {
     /// The design isn't the one that the bench drives.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The hardware can't be written down.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+    /// A selection that isn't one.
+    #[error(transparent)]
+    Programme(#[from] ProgrammeError),
     /// Something is too large for the hardware's words or memories.
     #[error("{what}: {found}, the hardware takes at most {most}")]
     Capacity {

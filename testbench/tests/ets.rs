@@ -5,12 +5,15 @@ mod common;
 
 use common::{is_full, verilator_for_short_runs};
 use golden::ets::samples::{Choice, covering, draw, grown, tied};
-use golden::ets::{Effort, Lambda, NodePrice, Prices, PruneJob, ROUNDS, prune};
+use golden::ets::{
+    Effort, Lambda, NodePrice, Prices, PruneJob, ROUNDS, Rule, Scores, SearchTree, State, Temperature,
+    allocate, prune, select, select_by_engine,
+};
 use hdl::build::emit_module;
-use hdl::ets::PruningEngine;
+use hdl::ets::{Allocator, PruningEngine};
 use hdl::prelude::*;
 use testbench::design::Design;
-use testbench::ets::PruneBench;
+use testbench::ets::{AllocatorBench, PruneBench, SelectorBench, cosim};
 use testbench::verilator::VerilatorSim;
 
 fn simulate(module: impl Block) -> VerilatorSim {
@@ -99,5 +102,135 @@ fn the_engine_chooses_as_its_twin() {
             .run_with_gaps(&job, rounds, |_| draw(&mut state, 1 + gaps) as u32)
             .unwrap();
         assert_eq!(run.pruned, prune(&job, u32::from(rounds)), "{trial}");
+    }
+}
+
+#[test]
+fn the_allocator_shares_as_its_twin() {
+    let mut bench = AllocatorBench::new(simulate(Allocator::<6>::default()), 64).unwrap();
+    let mut state = 47;
+    let mut most = [0; 2];
+    for trial in 0..if is_full() { 20_000 } else { 1500 } {
+        let leaves = match trial % 4 {
+            0 => 1 + draw(&mut state, 5),
+            1 => 64,
+            _ => 1 + draw(&mut state, 64),
+        };
+        let spread = [1 << 10, 1 << 16, 1 << 20, 1 << 32][draw(&mut state, 4) as usize];
+        let kinds = [3, 40, u64::MAX][draw(&mut state, 3) as usize];
+        let scores: Vec<Option<i32>> = (0..leaves)
+            .map(|_| {
+                let score = draw(&mut state, kinds) % spread;
+                let extreme = [i32::MIN, i32::MAX, -1, 0];
+                match draw(&mut state, 24) {
+                    0 => None,
+                    1 => Some(extreme[draw(&mut state, 4) as usize]),
+                    _ => Some((score as u32 as i32).wrapping_sub(1 << 9)),
+                }
+            })
+            .collect();
+        let scores = Scores::from_fixed(if trial % 50 == 0 {
+            vec![None; scores.len()]
+        } else {
+            scores
+        });
+        let mask: Vec<bool> = (0..leaves).map(|_| draw(&mut state, 3) > 0).collect();
+        let mask = (trial % 2 == 0).then_some(mask.as_slice());
+        let width = match trial % 3 {
+            0 => 64,
+            1 => draw(&mut state, 10) as u32,
+            _ => draw(&mut state, 1 << 16) as u32,
+        };
+        let temperature = match trial % 5 {
+            0 => Temperature::new(1.0 / 32768.0),
+            1 => Temperature::new(32768.0),
+            2 => Temperature::new(1.0 + draw(&mut state, 100) as f64 / 17.0),
+            _ => Ok(Temperature::PUBLISHED),
+        }
+        .unwrap();
+        let run = bench.run(&scores, mask, temperature, width).unwrap();
+        let twin = allocate(&scores, mask, temperature, width);
+        assert_eq!(run.allocation, twin, "{trial}");
+        // What isn't given is left: all of it if no leaf is kept, else nothing.
+        assert_eq!(u64::from(run.left) + twin.total(), u64::from(width));
+        let place = usize::from(width > 64);
+        most[place] = run.cycles.max(most[place]);
+    }
+    eprintln!("64 leaves: at most {} cycles for widths to 64, {} for any", most[0], most[1]);
+}
+
+/// Selections of whole searches with scores from a hat, and of grown trees.
+fn selections(state: &mut u64, width: u32, searches: usize, trees: usize) -> Vec<(SearchTree, Rule)> {
+    let mut recorded = Vec::new();
+    let rule = Rule::published(width);
+    for _ in 0..searches {
+        let mut tree = SearchTree::new(width, 30);
+        while let Some(selection) = select(&tree, rule).unwrap() {
+            recorded.push((tree.clone(), rule));
+            for (&leaf, &count) in selection.leaves.iter().zip(&selection.allocation.counts) {
+                if count == 0 {
+                    tree.decide(leaf, State::Pruned).unwrap();
+                }
+                for _ in 0..count {
+                    let score = match draw(state, 20) {
+                        0 => f32::NAN,
+                        1 => 0.5,
+                        _ => draw(state, 1000) as f32 / 1000.0,
+                    };
+                    let tokens = draw(state, 60) as u32;
+                    let child = tree.add(leaf, tokens, score).unwrap();
+                    let cluster = draw(state, 1 + u64::from(width) / 2) as u32;
+                    tree.set_cluster(child, Some(cluster)).unwrap();
+                    if draw(state, 6) == 0 {
+                        let ended = [State::Completed, State::OverLong];
+                        tree.decide(child, ended[draw(state, 2) as usize]).unwrap();
+                    }
+                }
+            }
+        }
+        recorded.push((tree, rule));
+    }
+    for trial in 0..trees {
+        let choice = choice(state, ["grown", "scattered", "tied"][trial % 3], width, trial);
+        let node = [NodePrice::Nodes, NodePrice::Tokens][trial % 2];
+        let prices = Prices {
+            node,
+            ..rule.prices
+        };
+        recorded.push((choice.tree, Rule { prices, ..rule }));
+    }
+    recorded
+}
+
+#[test]
+fn whole_selections_are_as_the_twins() {
+    let scale = if is_full() { 20 } else { 1 };
+    for (width, searches, trees, rounds) in [(64, 3, 30, 12), (64, 0, 12, 16), (256, 1, 6, 16)] {
+        let mut state = 53;
+        let recorded = selections(&mut state, width, searches * scale, trees * scale);
+        let report = cosim(&verilator_for_short_runs(), &recorded, rounds).unwrap();
+        eprintln!("width {width}: {report:?}");
+        assert_eq!((report.mismatches, report.refused), (0, 0));
+        assert_eq!(report.instances + report.ended, recorded.len());
+        assert_eq!(report.exact, report.instances);
+        assert!(report.share_at_optimum >= 0.9 && report.instances > trees / 2);
+        // Not all trees have a node for each cycle: a reader that is slow gets the same.
+        if width == 64 {
+            let mut bench =
+                SelectorBench::build(&verilator_for_short_runs(), 64, 1024).unwrap();
+            for (tree, rule) in recorded.iter().take(20) {
+                let Some(twin) = select_by_engine(tree, *rule, 3).unwrap() else {
+                    continue;
+                };
+                let run = bench
+                    .run(tree, *rule, &twin, 3, || draw(&mut state, 3) == 0)
+                    .unwrap();
+                assert_eq!(run.pruned, twin.pruned);
+                assert_eq!(run.counts, twin.allocation.counts);
+                let nodes: Vec<_> = run.reads.iter().map(|read| read.0).collect();
+                let expected: Vec<_> = twin.reads.iter().map(|visit| visit.node).collect();
+                assert_eq!(nodes, expected);
+            }
+        }
     }
 }

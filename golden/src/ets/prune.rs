@@ -12,8 +12,10 @@
 
 use serde::Serialize;
 
-use super::walk::depth_first;
-use super::{NodeId, NodePrice, Prices, Programme, ProgrammeError, SearchTree};
+use super::{
+    Allocation, NodeId, NodePrice, Prices, Programme, ProgrammeError, Rule, Scores, SearchTree,
+    Visit, allocate, depth_first,
+};
 
 /// Rounds that reach the best set nearly always.
 pub const ROUNDS: u32 = 16;
@@ -341,4 +343,87 @@ impl<'a> Engine<'a> {
             self.kept = kept;
         }
     }
+}
+
+/// What hardware selects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EngineSelection {
+    /// The tree's live leaves.
+    pub leaves: Vec<NodeId>,
+    /// Their scores.
+    pub scores: Scores,
+    /// The choice that is made.
+    pub job: PruneJob,
+    /// Which leaves are kept.
+    pub pruned: Pruned,
+    /// How often each is continued.
+    pub allocation: Allocation,
+    /// The kept leaves' nodes in the order in which their keys and values are read.
+    pub reads: Vec<Visit>,
+}
+
+impl EngineSelection {
+    /// The choice as an integer programme, for the exact method.
+    ///
+    /// # Errors
+    /// Those of [`Programme::new`].
+    pub fn programme(
+        &self,
+        tree: &SearchTree,
+        prices: Prices,
+    ) -> Result<Programme, ProgrammeError> {
+        let mut weights = vec![0; self.leaves.len()];
+        for leaf in self.job.steps.iter().filter_map(|step| step.leaf) {
+            weights[leaf.number as usize] = leaf.weight;
+        }
+        let mut clusters = Vec::with_capacity(self.leaves.len());
+        for &leaf in &self.leaves {
+            clusters.extend(tree.cluster(leaf)?);
+        }
+        let clusters =
+            Some(clusters.as_slice()).filter(|clusters| clusters.len() == self.leaves.len());
+        Programme::new(tree, &self.leaves, &weights, clusters, prices)
+    }
+}
+
+/// One step of a search as hardware makes it: [`super::select()`] with [`prune`] instead of the exact method, and the way through what is kept. The rule's effort doesn't count.
+///
+/// # Errors
+/// Those of [`Programme::new`].
+pub fn select_by_engine(
+    tree: &SearchTree,
+    rule: Rule,
+    rounds: u32,
+) -> Result<Option<EngineSelection>, ProgrammeError> {
+    let leaves = tree.frontier();
+    let width = tree.remaining();
+    if leaves.is_empty() || width == 0 {
+        return Ok(None);
+    }
+    let mut scores = Vec::with_capacity(leaves.len());
+    let mut clusters = Vec::with_capacity(leaves.len());
+    for &leaf in &leaves {
+        scores.push(tree.score(leaf)?);
+        clusters.extend(tree.cluster(leaf)?);
+    }
+    let scores = Scores::new(&scores);
+    let weights = allocate(&scores, None, rule.temperature, width).counts;
+    let clusters = Some(clusters.as_slice()).filter(|clusters| clusters.len() == leaves.len());
+    let job = PruneJob::new(tree, &leaves, &weights, clusters, rule.prices)?;
+    let pruned = prune(&job, rounds);
+    let allocation = allocate(&scores, Some(&pruned.kept), rule.temperature, width);
+    let kept: Vec<NodeId> = leaves
+        .iter()
+        .zip(&pruned.kept)
+        .filter_map(|(&leaf, &kept)| kept.then_some(leaf))
+        .collect();
+    let reads = depth_first(tree, &kept)?;
+    Ok(Some(EngineSelection {
+        leaves,
+        scores,
+        job,
+        pruned,
+        allocation,
+        reads,
+    }))
 }

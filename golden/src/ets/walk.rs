@@ -17,27 +17,39 @@ pub struct Visit {
     pub leaf: bool,
 }
 
-/// The union of the paths of `leaves`, depth first: each node directly before what is below it, of its children the last added first.
+/// The union of the paths of `leaves`, depth first: each node directly before what is below it; of its children first the one whose last leaf comes first in the list. The leaves are different ones, none above another.
 ///
 /// # Errors
 /// There is no such node.
 pub fn depth_first(tree: &SearchTree, leaves: &[NodeId]) -> Result<Vec<Visit>, TreeError> {
-    let union = tree.union(leaves)?;
+    let mut on_path = vec![false; tree.len()];
+    let mut is_leaf = vec![false; tree.len()];
     let mut first_child: Vec<Option<NodeId>> = vec![None; tree.len()];
     let mut next_sibling: Vec<Option<NodeId>> = vec![None; tree.len()];
     let mut children = vec![0u32; tree.len()];
-    for &node in &union {
-        if let Some(parent) = tree.parent(node)? {
-            next_sibling[node] = first_child[parent].replace(node);
-            children[parent] += 1;
+    let mut root = None;
+    // The last one first, so that the first one's path is linked last and is the first to be followed.
+    for &leaf in leaves.iter().rev() {
+        let mut below = None;
+        let mut next = Some(leaf);
+        while let Some(node) = next {
+            next = tree.parent(node)?;
+            if let Some(child) = below {
+                next_sibling[child] = first_child[node].replace(child);
+                children[node] += 1;
+            }
+            if std::mem::replace(&mut on_path[node], true) {
+                break;
+            }
+            if next.is_none() {
+                root = Some(node);
+            }
+            below = Some(node);
         }
-    }
-    let mut is_leaf = vec![false; tree.len()];
-    for &leaf in leaves {
         is_leaf[leaf] = true;
     }
-    let mut visits = Vec::with_capacity(union.len());
-    let mut stack: Vec<(NodeId, u32)> = union.first().map(|&root| (root, 0)).into_iter().collect();
+    let mut visits = Vec::new();
+    let mut stack: Vec<(NodeId, u32)> = root.map(|root| (root, 0)).into_iter().collect();
     while let Some((node, depth)) = stack.pop() {
         visits.push(Visit {
             node,
