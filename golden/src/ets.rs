@@ -11,7 +11,7 @@
 //! * [`cluster()`] finds which steps say the same, from their embeddings.
 //! * [`prune()`] chooses as hardware does, by a fixed number of passes; [`depth_first`] is the order in which it goes through the tree.
 //! * [`vote()`] makes the answer; [`baselines`] has the selection rules of other searches.
-//! * [`PagePool`] keeps pages of keys and values for branches that share their beginnings.
+//! * [`PagePool`] keeps pages of keys and values for branches that share their beginnings; [`PageTable`] is one with as many segments as hardware has.
 //! * [`live`] searches with models, [`countdown`] is a task that it searches.
 
 pub mod allocate;
@@ -19,6 +19,7 @@ pub mod baselines;
 mod cluster;
 pub mod countdown;
 pub mod live;
+mod pages;
 mod pool;
 mod programme;
 mod prune;
@@ -34,6 +35,7 @@ mod walk;
 pub use allocate::{Allocation, Scores, Temperature, TemperatureError, allocate};
 pub use baselines::Dvts;
 pub use cluster::{CUT, ClusterError, cluster, worth_clustering};
+pub use pages::{Handle, PageTable};
 pub use pool::{Layout, PagePool, PoolError, Run, SegmentId, Slot, Usage};
 pub use programme::{
     Evaluation, LAMBDA_RESOLUTION, Lambda, LambdaError, MOST_ENUMERATED, NodePrice, Parts, Prices,

@@ -1,11 +1,13 @@
 //! The hardware for efficient tree search on the simulator, against `golden::ets` bit for bit. Twin of `hdl::ets`.
 
 mod allocate;
+mod pages;
 mod pins;
 mod prune;
 mod select;
 
 pub use allocate::{AllocatorBench, AllocatorRun};
+pub use pages::{PageAnswer, PageBench, PageCommand, twin_answer};
 pub use prune::{EngineRun, PruneBench};
 pub use select::{SelectionReport, SelectorBench, SelectorRun, cosim};
 

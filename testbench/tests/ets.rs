@@ -6,14 +6,16 @@ mod common;
 use common::{is_full, verilator_for_short_runs};
 use golden::ets::samples::{Choice, covering, draw, grown, tied};
 use golden::ets::{
-    Effort, Lambda, NodePrice, Prices, PruneJob, ROUNDS, Rule, Scores, SearchTree, State, Temperature,
+    Effort, Lambda, NodePrice, Prices, PruneJob, PoolError, ROUNDS, Rule, Scores, SearchTree, State, Temperature,
     allocate, prune, select, select_by_engine,
 };
 use hdl::build::emit_module;
-use hdl::ets::{Allocator, PruningEngine};
+use hdl::ets::{Allocator, PageTable, PruningEngine};
 use hdl::prelude::*;
 use testbench::design::Design;
-use testbench::ets::{AllocatorBench, PruneBench, SelectorBench, cosim};
+use testbench::ets::{
+    AllocatorBench, PageAnswer, PageBench, PageCommand, PruneBench, SelectorBench, cosim, twin_answer,
+};
 use testbench::verilator::VerilatorSim;
 
 fn simulate(module: impl Block) -> VerilatorSim {
@@ -233,4 +235,76 @@ fn whole_selections_are_as_the_twins() {
             }
         }
     }
+}
+
+/// Random commands to handles that are alive, freed, or never were.
+#[test]
+fn the_page_table_answers_as_its_twin() {
+    let mut state = 59;
+    let steps = if is_full() { 200_000 } else { 12_000 };
+    let mut refusals = [0; 5];
+    for (segments, pages, page_tokens) in [(16, 11, 3), (64, 256, 4), (16, 16, 1)] {
+        let table = |bench| -> VerilatorSim {
+            match bench {
+                (16, 11, 3) => simulate(PageTable::<4, 4>::new(11, 3)),
+                (16, ..) => simulate(PageTable::<4, 4>::new(16, 1)),
+                _ => simulate(PageTable::<6, 8>::new(256, 4)),
+            }
+        };
+        let mut bench =
+            PageBench::new(table((segments, pages, page_tokens)), segments, pages).unwrap();
+        let mut twin = golden::ets::PageTable::new(segments, pages, page_tokens).unwrap();
+        let mut handles = Vec::new();
+        let (mut longest, mut largest) = (0, 0);
+        for step in 0..steps {
+            // Times of growth and times of pruning.
+            let growing = step / 300 % 2 == 0;
+            let which = draw(&mut state, handles.len() as u64 + 1) as usize;
+            let recent = handles.len().saturating_sub(1 + which % 8);
+            let place = if draw(&mut state, 2) == 0 { which } else { recent };
+            let handle = handles.get(place).copied().unwrap_or(golden::ets::Handle {
+                segment: draw(&mut state, segments as u64) as u32,
+                generation: draw(&mut state, 256) as u8,
+            });
+            let asked = match draw(&mut state, if growing { 16 } else { 24 }) {
+                0 => PageCommand::Root,
+                1..=5 => PageCommand::Fork(handle),
+                6..=12 => PageCommand::Append(handle),
+                13 => PageCommand::Walk(handle),
+                14 => PageCommand::Pages(handle),
+                15..=20 => PageCommand::Release(handle),
+                _ => PageCommand::Prune(handle),
+            };
+            let (answer, cycles) = bench.ask(asked, || draw(&mut state, 4) > 0).unwrap();
+            let expected = twin_answer(&mut twin, asked);
+            assert_eq!(answer, expected, "{segments}, {step}: {asked:?}");
+            let usage = twin.usage();
+            assert_eq!(bench.used(), (usage.pages, usage.segments));
+            longest = longest.max(cycles);
+            largest = largest.max(usage.segments);
+            match expected {
+                PageAnswer::Segment(handle) => handles.push(handle),
+                PageAnswer::Refused(error) => {
+                    refusals[match error {
+                        PoolError::Full { .. } => 0,
+                        PoolError::Freed => 1,
+                        PoolError::Released => 2,
+                        PoolError::Frozen => 3,
+                        _ => 4,
+                    }] += 1;
+                }
+                _ => {}
+            }
+            if handles.len() > 3 * segments {
+                // Mostly those that are alive; some that aren't.
+                handles.retain(|&handle| {
+                    draw(&mut state, 8) == 0 || twin.walk(handle).is_ok()
+                });
+            }
+        }
+        eprintln!(
+            "{segments} segments, {pages} pages: {steps} commands as the twin's, at most {longest} cycles, {largest} segments at once"
+        );
+    }
+    assert!(refusals.iter().all(|&count| count > 20), "{refusals:?}");
 }

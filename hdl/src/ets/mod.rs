@@ -3,6 +3,7 @@
 //! * [`PruningEngine`] chooses the leaves to keep; its twin is `golden::ets::prune`. It is made of [`PruneLoader`], [`UpPass`], [`DownPass`] and [`ClusterTable`].
 //! * [`Allocator`] shares the width; its twin is `golden::ets::allocate`. It is made of [`LeafSorter`], [`WeightPipe`] with its [`PowerTable`], and [`ShareServer`].
 //! * [`TreeWalker`] goes through the nodes on the paths of some leaves, depth first; its twin is `golden::ets::depth_first`.
+//! * [`PageTable`] keeps segments and pages with reference counts; its twin is `golden::ets::PageTable`.
 //! * [`TreeSelector`] makes a whole selection with these.
 
 mod allocator;
@@ -10,6 +11,7 @@ mod clusters;
 mod down;
 mod engine;
 mod loader;
+pub mod pages;
 mod selector;
 mod share;
 mod sort;
@@ -22,6 +24,7 @@ pub use clusters::ClusterTable;
 pub use down::DownPass;
 pub use engine::PruningEngine;
 pub use loader::PruneLoader;
+pub use pages::PageTable;
 pub use selector::TreeSelector;
 pub use share::ShareServer;
 pub use sort::{ENTRY, KEY, LeafSorter};

@@ -119,7 +119,7 @@ pub struct TreeSelector<const A: usize, const H: usize> {
     entry: Signal<Local, Bits<LEAF>>,
     asked: Signal<Local, Bits<NUMBER>>,
     kept: Signal<Local, Bit>,
-    begin: Signal<Local, Bit>,
+    begins: Signal<Local, Bit>,
 }
 
 impl<const A: usize, const H: usize> TreeSelector<A, H> {
@@ -176,7 +176,7 @@ impl<const A: usize, const H: usize> TreeSelector<A, H> {
             entry: Default::default(),
             asked: Default::default(),
             kept: Default::default(),
-            begin: Default::default(),
+            begins: Default::default(),
         }
     }
 }
@@ -279,7 +279,7 @@ impl<const A: usize, const H: usize> Logic for TreeSelector<A, H> {
         // The steps.
         self.done.next = self.state.q.val() == DONE;
         self.selected.next = self.state.q.val() == DONE || self.state.q.val() == READ;
-        self.begin.next = false;
+        self.begins.next = false;
         self.allocator.start.next = false;
         self.walker.start.next = false;
         self.engine.start.next = false;
@@ -287,7 +287,7 @@ impl<const A: usize, const H: usize> Logic for TreeSelector<A, H> {
             self.state.d.next = OFFER.into();
             self.second.d.next = false;
             self.engine.start.next = true;
-            self.begin.next = true;
+            self.begins.next = true;
         }
         if self.state.q.val() == OFFER {
             self.at.d.next = self.at.q.val() + 1;
@@ -312,12 +312,12 @@ impl<const A: usize, const H: usize> Logic for TreeSelector<A, H> {
         if self.state.q.val() == PRUNE && self.engine.done.val() {
             self.state.d.next = OFFER.into();
             self.second.d.next = true;
-            self.begin.next = true;
+            self.begins.next = true;
         }
         if self.state.q.val() == CHOOSE && self.allocator.done.val() {
             self.state.d.next = READ.into();
         }
-        if self.begin.val() {
+        if self.begins.val() {
             self.at.d.next = 0.into();
             self.found.d.next = false;
             self.allocator.start.next = true;
