@@ -612,6 +612,7 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
             }
         }
         self.own_page.next = self.owned.read_data.val().any()
+            && bit_cast::<COUNT, P>(self.page.q.val()) < self.fresh_pages.q.val()
             && self.owners.read_data.val() == self.at.q.val();
         if self.state.q.val() == GIVE {
             self.page.d.next = self.page_behind.read_data.val();
