@@ -45,7 +45,8 @@ fn modules_are_lint_clean() {
 }
 
 fn edge<B: Block>(block: &mut B, clock: impl Fn(&mut B, Clock)) {
-    for clk in [true, false] {
+    // Inputs first, then the edge.
+    for clk in [false, true, false] {
         clock(block, Clock { clk });
         assert!(simulate(block, 1000), "it does not settle");
     }

@@ -308,3 +308,72 @@ fn the_page_table_answers_as_its_twin() {
     }
     assert!(refusals.iter().all(|&count| count > 20), "{refusals:?}");
 }
+
+/// Selector and page table together: when the pruned leaves are released, the kept nodes' pages in the order of the reads are exactly the pages in use, each once, a node's one behind the other.
+#[test]
+fn every_page_in_use_is_read_once() {
+    let mut state = 61;
+    let mut bench =
+        PageBench::new(simulate(PageTable::<10, 12>::new(4096, 16)), 1024, 4096).unwrap();
+    let mut selector = SelectorBench::build(&verilator_for_short_runs(), 64, 1024).unwrap();
+    for depth in [2, 6, 9] {
+        let mut twin = golden::ets::PageTable::new(1024, 4096, 16).unwrap();
+        let choice = grown(&mut state, 64, depth, 3, None).unwrap();
+        let tree = &choice.tree;
+        let mut ask = |asked| {
+            let (answer, _) = bench.ask(asked, || true).unwrap();
+            assert_eq!(answer, twin_answer(&mut twin, asked));
+            answer
+        };
+        let mut handles = Vec::new();
+        for node in 0..tree.len() {
+            let begun = match tree.parent(node).unwrap() {
+                Some(parent) => ask(PageCommand::Fork(handles[parent])),
+                None => ask(PageCommand::Root),
+            };
+            let PageAnswer::Segment(handle) = begun else {
+                panic!("{begun:?}");
+            };
+            handles.push(handle);
+            for _ in 0..tree.tokens(node).unwrap() {
+                assert!(matches!(ask(PageCommand::Append(handle)), PageAnswer::Slot(..)));
+            }
+        }
+        let rule = Rule::published(64);
+        let selection = select_by_engine(tree, rule, ROUNDS).unwrap().unwrap();
+        let run = selector
+            .run(tree, rule, &selection, ROUNDS as u8, || true)
+            .unwrap();
+        assert_eq!(run.pruned, selection.pruned);
+        // Whoever isn't a kept leaf lives on for those below it alone.
+        for (node, &handle) in handles.iter().enumerate() {
+            let place = selection.leaves.iter().position(|&leaf| leaf == node);
+            if !place.is_some_and(|place| run.pruned.kept[place]) {
+                assert_eq!(ask(PageCommand::Release(handle)), PageAnswer::Done);
+            }
+        }
+        let mut read = Vec::new();
+        for (node, ..) in &run.reads {
+            let PageAnswer::List(pages) = ask(PageCommand::Pages(handles[*node])) else {
+                panic!("{node} isn't alive");
+            };
+            let tokens = tree.tokens(*node).unwrap() as usize;
+            assert_eq!(pages.len(), tokens.div_ceil(16));
+            read.extend(pages);
+        }
+        assert_eq!((read.len(), run.reads.len()), bench.used());
+        read.sort_unstable();
+        read.dedup();
+        assert_eq!(read.len(), bench.used().0);
+        // The table is empty again when the kept leaves are released, too.
+        for (place, &leaf) in selection.leaves.iter().enumerate() {
+            if run.pruned.kept[place] {
+                bench
+                    .ask(PageCommand::Release(handles[leaf]), || true)
+                    .unwrap();
+            }
+        }
+        assert_eq!(bench.used(), (0, 0));
+        bench.reset().unwrap();
+    }
+}

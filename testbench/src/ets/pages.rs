@@ -210,6 +210,14 @@ impl<S: Simulator> PageBench<S> {
         Ok((answer, cycles))
     }
 
+    /// Frees everything, as if nothing had been in use.
+    ///
+    /// # Errors
+    /// The simulation fails.
+    pub fn reset(&mut self) -> Result<(), EtsError> {
+        self.pins.reset()
+    }
+
     /// Pages and segments in use.
     pub fn used(&self) -> (usize, usize) {
         (

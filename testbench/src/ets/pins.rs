@@ -7,6 +7,7 @@ use crate::simulator::{SimError, Simulator};
 pub(super) struct Pins<S> {
     simulator: S,
     clock: PortId,
+    reset: PortId,
     cycles: u64,
 }
 
@@ -26,18 +27,25 @@ impl<S: Simulator> Pins<S> {
         let mut pins = Self {
             simulator,
             clock,
+            reset,
             cycles: 0,
         };
         for port in inputs {
             pins.set(port, 0);
         }
-        pins.set(reset, 1);
-        pins.cycle()?;
-        pins.cycle()?;
-        pins.set(reset, 0);
-        pins.settle()?;
-        pins.cycles = 0;
+        pins.reset()?;
         Ok(pins)
+    }
+
+    /// Resets the module and the count of cycles.
+    pub(super) fn reset(&mut self) -> Result<(), super::EtsError> {
+        self.set(self.reset, 1);
+        self.cycle()?;
+        self.cycle()?;
+        self.set(self.reset, 0);
+        self.settle()?;
+        self.cycles = 0;
+        Ok(())
     }
 
     pub(super) fn input(&self, name: &str) -> Result<PortId, PortError> {
