@@ -23,13 +23,19 @@ fn small_modules_read_as_they_did() {
     insta::assert_snapshot!("prune_loader", text(emit_module(PruneLoader::default())));
     insta::assert_snapshot!("up_pass", text(emit_module(UpPass::<5>::default())));
     insta::assert_snapshot!("down_pass", text(emit_module(DownPass::<6>::default())));
-    insta::assert_snapshot!("cluster_table", text(emit_module(ClusterTable::<6>::default())));
+    insta::assert_snapshot!(
+        "cluster_table",
+        text(emit_module(ClusterTable::<6>::default()))
+    );
     insta::assert_snapshot!(
         "share_server",
         text(emit_module(ShareServer::<16, 31, 39, 47, 55>::default()))
     );
     insta::assert_snapshot!("tree_walker", text(emit_module(TreeWalker::new(1024))));
-    insta::assert_snapshot!("page_table", text(emit_module(PageTable::<4, 6>::new(64, 16))));
+    insta::assert_snapshot!(
+        "page_table",
+        text(emit_module(PageTable::<4, 6>::new(64, 16)))
+    );
 }
 
 #[test]

@@ -82,7 +82,11 @@ impl Table {
 
     fn word(&self, name: &str, place: usize) -> String {
         let width = self.widths[name];
-        format!("{name}_every[{}:{}]", width * (place + 1) - 1, width * place)
+        format!(
+            "{name}_every[{}:{}]",
+            width * (place + 1) - 1,
+            width * place
+        )
     }
 
     /// The text that goes into the module.
@@ -111,8 +115,14 @@ impl Table {
             v!("  assign f_live[{i}] = {alive} && 16'd{i} < fresh_segments_q;");
             v!("  assign f_own[{i}] = {owned} && 16'd{i} < fresh_pages_q;");
         }
-        v!("  wire [15:0] f_lives = {};", sum(&|i| format!("f_live[{i}]")));
-        v!("  wire [15:0] f_owns = {};", sum(&|i| format!("f_own[{i}]")));
+        v!(
+            "  wire [15:0] f_lives = {};",
+            sum(&|i| format!("f_live[{i}]"))
+        );
+        v!(
+            "  wire [15:0] f_owns = {};",
+            sum(&|i| format!("f_own[{i}]"))
+        );
         for s in 0..count {
             let child = |t| {
                 let (rooted, parent) = (self.word("rooted", t), self.word("parents", t));
@@ -122,9 +132,16 @@ impl Table {
             v!("  wire [15:0] f_children{s} = {};", sum(&child));
             v!("  wire [15:0] f_pages{s} = {};", sum(&page));
         }
-        let writes: Vec<String> = self.widths.keys().map(|name| format!("{name}_write")).collect();
+        let writes: Vec<String> = self
+            .widths
+            .keys()
+            .map(|name| format!("{name}_write"))
+            .collect();
         v!("  reg f_wrote;");
-        v!("  always @(posedge clock) f_wrote <= state_q != IDLE && (f_wrote || {});", writes.join(" || "));
+        v!(
+            "  always @(posedge clock) f_wrote <= state_q != IDLE && (f_wrote || {});",
+            writes.join(" || ")
+        );
         v!("  always @* if (!f_first) begin");
 
         let zeros = 16 - bits;
@@ -142,22 +159,46 @@ impl Table {
         };
         v!("`ifdef SEGMENTS");
         v!("    assert (fresh_segments_q <= {count} && free_segment_count_q <= fresh_segments_q);");
-        v!("{}", stack("free_segments", "free_segment_count_q", "fresh_segments_q", "f_live"));
+        v!(
+            "{}",
+            stack(
+                "free_segments",
+                "free_segment_count_q",
+                "fresh_segments_q",
+                "f_live"
+            )
+        );
         v!("    assert (f_lives + free_segment_count_q == fresh_segments_q);");
-        v!("    if (state_q == TAKE) assert (room && (asked_q == 0 || (asked_q == 1 && f_live[at_q])));");
+        v!(
+            "    if (state_q == TAKE) assert (room && (asked_q == 0 || (asked_q == 1 && f_live[at_q])));"
+        );
         v!("    if (state_q == LINK) assert (asked_q == 1);");
-        v!("    if (state_q == PAGE || state_q == PLACE || state_q == GIVE || state_q == DROP) assert (f_live[at_q]);");
+        v!(
+            "    if (state_q == PAGE || state_q == PLACE || state_q == GIVE || state_q == DROP) assert (f_live[at_q]);"
+        );
         v!("`endif");
 
         v!("`ifdef PAGES");
-        v!("    assert (fresh_pages_q <= {} && free_page_count_q <= fresh_pages_q);", self.pages);
-        v!("{}", stack("free_pages", "free_page_count_q", "fresh_pages_q", "f_own"));
+        v!(
+            "    assert (fresh_pages_q <= {} && free_page_count_q <= fresh_pages_q);",
+            self.pages
+        );
+        v!(
+            "{}",
+            stack("free_pages", "free_page_count_q", "fresh_pages_q", "f_own")
+        );
         v!("    assert (f_owns + free_page_count_q == fresh_pages_q);");
         for p in 0..count {
-            v!("    if (f_own[{p}]) assert (f_live[{}]);", self.word("owners", p));
+            v!(
+                "    if (f_own[{p}]) assert (f_live[{}]);",
+                self.word("owners", p)
+            );
         }
         for s in 0..count {
-            v!("    if (f_live[{s}]) assert ({} == f_pages{s});", self.word("page_counts", s));
+            v!(
+                "    if (f_live[{s}]) assert ({} == f_pages{s});",
+                self.word("page_counts", s)
+            );
         }
         v!("    if (state_q == GIVE) assert (page_counts_read_data != 0);");
         v!("    if (state_q == DROP) assert (page_counts_read_data == 0);");
@@ -167,11 +208,22 @@ impl Table {
         for s in 0..count {
             let (children, parent) = (self.word("children", s), self.word("parents", s));
             // One is linked a cycle after it begins, and unlinked a cycle after it ends.
-            v!("    if (f_live[{s}]) assert ({{{zeros}'d0, {children}}} + (state_q == LINK && at_q == {s}) == f_children{s} + (state_q == UNLINK && other_q == {s}));");
+            v!(
+                "    if (f_live[{s}]) assert ({{{zeros}'d0, {children}}} + (state_q == LINK && at_q == {s}) == f_children{s} + (state_q == UNLINK && other_q == {s}));"
+            );
             v!("    if (!f_live[{s}]) assert (f_children{s} == 0);");
-            v!("    if (f_live[{s}] && {}) assert ({parent} != {s});", self.word("rooted", s));
-            v!("    if (state_q == LINK && other_q == {s}) assert ({} && {parent} == at_q);", self.word("rooted", s));
-            v!("    if ((state_q == GIVE || state_q == DROP) && at_q == {s}) assert ({children} == 0 && !{});", self.word("held", s));
+            v!(
+                "    if (f_live[{s}] && {}) assert ({parent} != {s});",
+                self.word("rooted", s)
+            );
+            v!(
+                "    if (state_q == LINK && other_q == {s}) assert ({} && {parent} == at_q);",
+                self.word("rooted", s)
+            );
+            v!(
+                "    if ((state_q == GIVE || state_q == DROP) && at_q == {s}) assert ({children} == 0 && !{});",
+                self.word("held", s)
+            );
         }
         v!("    if (state_q == LINK) assert (f_live[at_q] && f_live[other_q] && at_q != other_q);");
         v!("    if (state_q == UNLINK) assert (f_live[other_q] && !f_live[at_q]);");
@@ -288,7 +340,10 @@ fn no_page_is_leaked_or_freed_twice() {
             refute(&faulty.text, &faulty.properties(), PREPARE, &[property], 30),
             "{property}: the fault {from} -> {to} is not found"
         );
-        println!("{property}: a fault found in {:.1} s", start.elapsed().as_secs_f64());
+        println!(
+            "{property}: a fault found in {:.1} s",
+            start.elapsed().as_secs_f64()
+        );
     }
 }
 
@@ -346,7 +401,10 @@ fn the_budget_is_never_exceeded() {
     let start = Instant::now();
     let (proved, output) = check(&text, &["DIVIDES", "BUDGET", "SHARE", "LAST"], 4);
     assert!(proved, "{}", &output[output.len().saturating_sub(6000)..]);
-    println!("share server: proved in {:.1} s", start.elapsed().as_secs_f64());
+    println!(
+        "share server: proved in {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     for (property, from, to) in [
         // A bit of the quotient is found, and its multiple not taken away.
         ("DIVIDES", "if (fits) remainder_q <= trial;", ""),

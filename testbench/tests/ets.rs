@@ -6,15 +6,16 @@ mod common;
 use common::{is_full, verilator_for_short_runs};
 use golden::ets::samples::{Choice, covering, draw, grown, tied};
 use golden::ets::{
-    Effort, Lambda, NodePrice, Prices, PruneJob, PoolError, ROUNDS, Rule, Scores, SearchTree, State, Temperature,
-    allocate, prune, select, select_by_engine,
+    Effort, Lambda, NodePrice, PoolError, Prices, PruneJob, ROUNDS, Rule, Scores, SearchTree,
+    State, Temperature, allocate, prune, select, select_by_engine,
 };
 use hdl::build::emit_module;
 use hdl::ets::{Allocator, PageTable, PruningEngine};
 use hdl::prelude::*;
 use testbench::design::Design;
 use testbench::ets::{
-    AllocatorBench, PageAnswer, PageBench, PageCommand, PruneBench, SelectorBench, cosim, twin_answer,
+    AllocatorBench, PageAnswer, PageBench, PageCommand, PruneBench, SelectorBench, cosim,
+    twin_answer,
 };
 use testbench::verilator::VerilatorSim;
 
@@ -72,8 +73,7 @@ fn the_engine_chooses_as_its_twin() {
                 assert_eq!(run.pruned, prune(&job, ROUNDS), "{width} {kind} {trial}");
                 let programme = choice.programme(prices).unwrap();
                 let exact = programme.solve(Effort::default()).evaluation.objective;
-                best +=
-                    usize::from(programme.evaluate(&run.pruned.kept).objective == exact);
+                best += usize::from(programme.evaluate(&run.pruned.kept).objective == exact);
                 proved += usize::from(run.pruned.proved);
                 most = most.max(run.cycles);
                 sum += run.cycles;
@@ -158,11 +158,19 @@ fn the_allocator_shares_as_its_twin() {
         let place = usize::from(width > 64);
         most[place] = run.cycles.max(most[place]);
     }
-    eprintln!("64 leaves: at most {} cycles for widths to 64, {} for any", most[0], most[1]);
+    eprintln!(
+        "64 leaves: at most {} cycles for widths to 64, {} for any",
+        most[0], most[1]
+    );
 }
 
 /// Selections of whole searches with scores from a hat, and of grown trees.
-fn selections(state: &mut u64, width: u32, searches: usize, trees: usize) -> Vec<(SearchTree, Rule)> {
+fn selections(
+    state: &mut u64,
+    width: u32,
+    searches: usize,
+    trees: usize,
+) -> Vec<(SearchTree, Rule)> {
     let mut recorded = Vec::new();
     let rule = Rule::published(width);
     for _ in 0..searches {
@@ -193,7 +201,12 @@ fn selections(state: &mut u64, width: u32, searches: usize, trees: usize) -> Vec
         recorded.push((tree, rule));
     }
     for trial in 0..trees {
-        let choice = choice(state, ["grown", "scattered", "tied"][trial % 3], width, trial);
+        let choice = choice(
+            state,
+            ["grown", "scattered", "tied"][trial % 3],
+            width,
+            trial,
+        );
         let node = [NodePrice::Nodes, NodePrice::Tokens][trial % 2];
         let prices = Prices {
             node,
@@ -218,8 +231,7 @@ fn whole_selections_are_as_the_twins() {
         assert!(report.share_at_optimum >= 0.9 && report.instances > trees / 2);
         // Not all trees have a node for each cycle: a reader that is slow gets the same.
         if width == 64 {
-            let mut bench =
-                SelectorBench::build(&verilator_for_short_runs(), 64, 1024).unwrap();
+            let mut bench = SelectorBench::build(&verilator_for_short_runs(), 64, 1024).unwrap();
             for (tree, rule) in recorded.iter().take(20) {
                 let Some(twin) = select_by_engine(tree, *rule, 3).unwrap() else {
                     continue;
@@ -261,7 +273,11 @@ fn the_page_table_answers_as_its_twin() {
             let growing = step / 300 % 2 == 0;
             let which = draw(&mut state, handles.len() as u64 + 1) as usize;
             let recent = handles.len().saturating_sub(1 + which % 8);
-            let place = if draw(&mut state, 2) == 0 { which } else { recent };
+            let place = if draw(&mut state, 2) == 0 {
+                which
+            } else {
+                recent
+            };
             let handle = handles.get(place).copied().unwrap_or(golden::ets::Handle {
                 segment: draw(&mut state, segments as u64) as u32,
                 generation: draw(&mut state, 256) as u8,
@@ -297,9 +313,7 @@ fn the_page_table_answers_as_its_twin() {
             }
             if handles.len() > 3 * segments {
                 // Mostly those that are alive; some that aren't.
-                handles.retain(|&handle| {
-                    draw(&mut state, 8) == 0 || twin.walk(handle).is_ok()
-                });
+                handles.retain(|&handle| draw(&mut state, 8) == 0 || twin.walk(handle).is_ok());
             }
         }
         eprintln!(
@@ -336,7 +350,10 @@ fn every_page_in_use_is_read_once() {
             };
             handles.push(handle);
             for _ in 0..tree.tokens(node).unwrap() {
-                assert!(matches!(ask(PageCommand::Append(handle)), PageAnswer::Slot(..)));
+                assert!(matches!(
+                    ask(PageCommand::Append(handle)),
+                    PageAnswer::Slot(..)
+                ));
             }
         }
         let rule = Rule::published(64);

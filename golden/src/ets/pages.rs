@@ -158,7 +158,10 @@ mod tests {
         }
         assert_eq!(table.append(child), Err(PoolError::Full { capacity: 2 }));
         assert_eq!(table.walk(child), Ok(vec![1, 0]));
-        assert_eq!((table.pages(root), table.pages(child)), (Ok(vec![0]), Ok(vec![1])));
+        assert_eq!(
+            (table.pages(root), table.pages(child)),
+            (Ok(vec![0]), Ok(vec![1]))
+        );
         table.prune(child).unwrap();
         let again = table.fork(root).unwrap();
         assert_eq!((again.segment, again.generation), (1, 1));
@@ -166,7 +169,10 @@ mod tests {
         assert_eq!(table.pages(again), Ok(vec![]));
         assert_eq!(table.append(again), Ok((1, 0)));
         assert_eq!(table.usage().pages, 2);
-        let nobody = Handle { segment: 7, generation: 0 };
+        let nobody = Handle {
+            segment: 7,
+            generation: 0,
+        };
         assert_eq!(table.prune(nobody), Err(PoolError::Freed));
     }
 }

@@ -198,7 +198,10 @@ pub fn prune(job: &PruneJob, rounds: u32) -> Pruned {
         let top = engine.up(|leaf| multipliers[leaf.cluster as usize]);
         engine.down(late);
         halves += 1;
-        let slack: i64 = multipliers.iter().map(|multiplier| cover - multiplier).sum();
+        let slack: i64 = multipliers
+            .iter()
+            .map(|multiplier| cover - multiplier)
+            .sum();
         bound = bound.min(top + slack);
         if engine.best >= Some(bound) {
             break;

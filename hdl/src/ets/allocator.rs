@@ -88,9 +88,7 @@ pub struct Allocator<const A: usize> {
 impl<const A: usize> Logic for Allocator<A> {
     fn update(&mut self) {
         registers!(self, clock, reset, state);
-        data_registers!(
-            self, clock, number, best, place, weighing, weighed, sum
-        );
+        data_registers!(self, clock, number, best, place, weighing, weighed, sum);
 
         // Leaves are sorted; those that get nothing as if they had no score.
         self.scored.next = self.leaf_scored.val() && self.leaf_kept.val();

@@ -141,8 +141,8 @@ impl<const A: usize> Logic for ClusterTable<A> {
         // Leaves are noted: kept ones before others, then by rank.
         self.covered.next = self.tally.val() == ONE_KEPT || self.tally.val() == MORE_KEPT;
         self.behind.next = self.ranks.read_data.val() - self.rank.val();
-        self.better.next = self.behind.val().get_bit(SIGN)
-            || (self.late.val() && !self.behind.val().any());
+        self.better.next =
+            self.behind.val().get_bit(SIGN) || (self.late.val() && !self.behind.val().any());
         if self.covered.val() != self.selected.val() {
             self.better.next = self.selected.val();
         }

@@ -66,8 +66,8 @@ impl<const A: usize> Logic for DownPass<A> {
         self.above.next = bit_cast::<A, NUMBER>(self.depth.val() - 1);
         self.kept_above.read_address.next = self.above.val();
         self.missing_above.read_address.next = self.above.val();
-        self.kept.next = self.root.val()
-            || (self.keep.val() && self.kept_above.read_data.val().any());
+        self.kept.next =
+            self.root.val() || (self.keep.val() && self.kept_above.read_data.val().any());
         self.missing.next = self.missing_above.read_data.val() + self.value.val();
         if self.kept.val() {
             self.missing.next = 0.into();

@@ -302,12 +302,30 @@ impl<const S: usize, const P: usize> PageTable<S, P> {
 impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
     fn update(&mut self) {
         registers!(
-            self, clock, reset, state, free_page_count, fresh_pages, free_segment_count,
+            self,
+            clock,
+            reset,
+            state,
+            free_page_count,
+            fresh_pages,
+            free_segment_count,
             fresh_segments
         );
         data_registers!(
-            self, clock, asked, asked_generation, at, other, page, place, answer, new_generation,
-            first, sweeping, head, tail
+            self,
+            clock,
+            asked,
+            asked_generation,
+            at,
+            other,
+            page,
+            place,
+            answer,
+            new_generation,
+            first,
+            sweeping,
+            head,
+            tail
         );
         self.alive.clock.next = self.clock.val();
         self.held.clock.next = self.clock.val();
@@ -377,8 +395,8 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
         if self.state.q.val() == TAKE {
             self.generations.read_address.next = self.new_segment.val();
         }
-        self.page_room.next = self.free_page_count.q.val().any()
-            || self.fresh_pages.q.val() != self.page_limit.val();
+        self.page_room.next =
+            self.free_page_count.q.val().any() || self.fresh_pages.q.val() != self.page_limit.val();
         self.new_page.next = bit_cast::<P, COUNT>(self.fresh_pages.q.val());
         if self.free_page_count.q.val().any() {
             self.new_page.next = self.free_pages.read_data.val();
@@ -397,14 +415,15 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
         if self.asked.q.val() == APPEND && self.has_children.val() {
             self.error.next = FROZEN.into();
         }
-        if self.asked.q.val() == APPEND || self.asked.q.val() == FORK || self.asked.q.val() == RELEASE
+        if self.asked.q.val() == APPEND
+            || self.asked.q.val() == FORK
+            || self.asked.q.val() == RELEASE
         {
             if !self.is_held.val() {
                 self.error.next = RELEASED.into();
             }
         }
-        if !self.is_alive.val()
-            || self.generations.read_data.val() != self.asked_generation.q.val()
+        if !self.is_alive.val() || self.generations.read_data.val() != self.asked_generation.q.val()
         {
             self.error.next = FREED.into();
         }

@@ -240,8 +240,9 @@ impl<const A: usize, const H: usize> Logic for TreeSelector<A, H> {
         // The pruning engine.
         self.engine.clock.next = self.clock.val();
         self.engine.reset.next = self.reset.val();
-        self.engine.node_valid.next =
-            self.state.q.val() == PRUNE && self.walker.visit_valid.val() && self.allocator.done.val();
+        self.engine.node_valid.next = self.state.q.val() == PRUNE
+            && self.walker.visit_valid.val()
+            && self.allocator.done.val();
         self.engine.node_single.next = self.walker.visit_single.val();
         self.engine.node_leaf.next = self.walker.visit_leaf.val();
         self.engine.node_depth.next = self.walker.visit_depth.val();
@@ -323,7 +324,11 @@ impl<const A: usize, const H: usize> Logic for TreeSelector<A, H> {
             self.allocator.start.next = true;
             self.walker.start.next = true;
         }
-        if self.state.q.val() == READ && self.read_valid.val() && self.read_ready.val() && self.walker.visit_last.val() {
+        if self.state.q.val() == READ
+            && self.read_valid.val()
+            && self.read_ready.val()
+            && self.walker.visit_last.val()
+        {
             self.state.d.next = DONE.into();
         }
     }

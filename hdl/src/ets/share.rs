@@ -109,9 +109,7 @@ impl<const L: usize, const E: usize, const S: usize, const P: usize, const D: us
 {
     fn update(&mut self) {
         registers!(self, clock, reset, state, rest);
-        data_registers!(
-            self, clock, sum, weight, remainder, divisor, quotient, at
-        );
+        data_registers!(self, clock, sum, weight, remainder, divisor, quotient, at);
         self.top.next = 0.into();
         for i in 0..self._bits {
             if self.rest.q.val().get_bit(i) {

@@ -120,7 +120,16 @@ impl<const A: usize> Logic for LeafSorter<A> {
     fn update(&mut self) {
         registers!(self, clock, reset, state);
         data_registers!(
-            self, clock, second_holds, leaves, run, base, left_at, right_at, out_at, left_head,
+            self,
+            clock,
+            second_holds,
+            leaves,
+            run,
+            base,
+            left_at,
+            right_at,
+            out_at,
+            left_head,
             right_head
         );
         self.left_end.next = self.base.q.val() + self.run.q.val();

@@ -208,7 +208,8 @@ impl Logic for TreeWalker {
         self.costs.write_data.next = self.write_cost.val();
 
         // On the way up, a node becomes its parent's first child, and what was that becomes its sibling.
-        self.set.next = self.state.q.val() == MARK && (self.has_child.q.val() || !self.marked.val());
+        self.set.next =
+            self.state.q.val() == MARK && (self.has_child.q.val() || !self.marked.val());
         self.word.next = bit_cast::<LINKS, 1>(true.into()) << 14
             | bit_cast::<LINKS, 1>((self.has_child.q.val() && self.has.val()).into()) << 13
             | bit_cast::<LINKS, 1>(self.has_child.q.val().into()) << 12

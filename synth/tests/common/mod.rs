@@ -19,13 +19,7 @@ pub fn prove(
 
 /// Whether yosys finds inputs for which one of these properties fails within so many cycles from the reset.
 #[allow(dead_code, reason = "not every file of proofs uses both")]
-pub fn refute(
-    text: &str,
-    properties: &str,
-    prepare: &str,
-    names: &[&str],
-    steps: usize,
-) -> bool {
+pub fn refute(text: &str, properties: &str, prepare: &str, names: &[&str], steps: usize) -> bool {
     let only = "-tempinduct-baseonly";
     is_refuted(&run(text, properties, prepare, names, steps, only))
 }

@@ -135,11 +135,7 @@ impl<S: Simulator> PageBench<S> {
             PageCommand::Walk(handle) => (command::WALK, handle),
             PageCommand::Pages(handle) => (command::PAGES, handle),
         };
-        super::within(
-            "the segment",
-            u64::from(handle.segment),
-            self.segments - 1,
-        )?;
+        super::within("the segment", u64::from(handle.segment), self.segments - 1)?;
         let pins = &mut self.pins;
         let ports = &self.ports;
         pins.set(ports.command, code);

@@ -14,12 +14,8 @@ pub(super) struct Pins<S> {
 impl<S: Simulator> Pins<S> {
     /// Resets the module; all inputs are 0.
     pub(super) fn new(simulator: S) -> Result<Self, super::EtsError> {
-        let clock = simulator
-            .ports()
-            .port("clock", Direction::Input, Some(1))?;
-        let reset = simulator
-            .ports()
-            .port("reset", Direction::Input, Some(1))?;
+        let clock = simulator.ports().port("clock", Direction::Input, Some(1))?;
+        let reset = simulator.ports().port("reset", Direction::Input, Some(1))?;
         let inputs: Vec<PortId> = (0..simulator.ports().len())
             .filter(|&port| simulator.ports()[port].direction == Direction::Input)
             .map(PortId)

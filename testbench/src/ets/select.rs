@@ -174,7 +174,9 @@ impl<S: Simulator> SelectorBench<S> {
         let ports = &self.ports;
 
         // The nodes on the leaves' paths, in consecutive places.
-        let union = tree.union(&twin.leaves).map_err(golden::ets::ProgrammeError::from)?;
+        let union = tree
+            .union(&twin.leaves)
+            .map_err(golden::ets::ProgrammeError::from)?;
         let place = |node: NodeId| union.binary_search(&node).unwrap_or(0) as u64;
         let mut costs = vec![0; union.len()];
         let visits = golden::ets::depth_first(tree, &twin.leaves)
@@ -363,8 +365,7 @@ pub fn cosim(
             .map_err(golden::ets::ProgrammeError::from)?;
         nodes = nodes.max(union.len());
     }
-    let mut bench =
-        SelectorBench::build(verilator, leaves.min(256), nodes.clamp(1024, 1 << NODE))?;
+    let mut bench = SelectorBench::build(verilator, leaves.min(256), nodes.clamp(1024, 1 << NODE))?;
     let mut report = SelectionReport {
         room: (bench.leaves, bench.nodes),
         rounds,
@@ -395,13 +396,17 @@ pub fn cosim(
             }
             Err(error) => {
                 report.refused += 1;
-                report.first_refusal.get_or_insert_with(|| error.to_string());
+                report
+                    .first_refusal
+                    .get_or_insert_with(|| error.to_string());
                 continue;
             }
         };
         if let Err(error) = bench.fits(&twin.job) {
             report.refused += 1;
-            report.first_refusal.get_or_insert_with(|| error.to_string());
+            report
+                .first_refusal
+                .get_or_insert_with(|| error.to_string());
             continue;
         }
         let run = bench.run(tree, *rule, &twin, rounds, || true)?;
