@@ -415,13 +415,12 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
         if self.asked.q.val() == APPEND && self.has_children.val() {
             self.error.next = FROZEN.into();
         }
-        if self.asked.q.val() == APPEND
-            || self.asked.q.val() == FORK
-            || self.asked.q.val() == RELEASE
+        if !self.is_held.val()
+            && (self.asked.q.val() == APPEND
+                || self.asked.q.val() == FORK
+                || self.asked.q.val() == RELEASE)
         {
-            if !self.is_held.val() {
-                self.error.next = RELEASED.into();
-            }
+            self.error.next = RELEASED.into();
         }
         if !self.is_alive.val() || self.generations.read_data.val() != self.asked_generation.q.val()
         {
