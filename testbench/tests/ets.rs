@@ -3,12 +3,17 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{is_full, verilator_for_short_runs};
+use golden::ets::countdown::{Countdown, Problem};
+use golden::ets::live::{Cast, Embedding, Method, Reward, ScoreHead, Settings, search};
 use golden::ets::samples::{Choice, covering, draw, grown, tied};
 use golden::ets::{
     Effort, Lambda, NodePrice, PoolError, Prices, PruneJob, ROUNDS, Rule, Scores, SearchTree,
     State, Temperature, allocate, prune, select, select_by_engine,
 };
+use golden::model::{ConfigHints, Model};
 use hdl::build::emit_module;
 use hdl::ets::{Allocator, PageTable, PruningEngine};
 use hdl::prelude::*;
@@ -392,5 +397,52 @@ fn every_page_in_use_is_read_once() {
         }
         assert_eq!(bench.used(), (0, 0));
         bench.reset().unwrap();
+    }
+}
+
+/// Searches of problems with the models that come with the project: every selection made again on the hardware.
+#[test]
+fn selections_of_real_searches_are_as_the_twins() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let open = |name: &str| Model::open(&folder.join(name), ConfigHints::default()).unwrap();
+    let (policy, reward) = (
+        open("countdown-policy.safetensors"),
+        open("countdown-prm.safetensors"),
+    );
+    let reward = Reward::Scored(&reward, ScoreHead::of(&reward).unwrap());
+    let problems = std::fs::read_to_string(folder.join("countdown-problems.txt")).unwrap();
+    let problems: Vec<Problem> = problems
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.parse().ok())
+        .collect();
+    let runs: &[(u32, usize, &[u8])] = if is_full() {
+        &[(16, 60, &[16]), (64, 40, &[12, 16]), (256, 10, &[16])]
+    } else {
+        &[(16, 2, &[16])]
+    };
+    for &(width, searches, rounds) in runs {
+        let rule = Rule::published(width);
+        let mut recorded = Vec::new();
+        for problem in &problems[..searches] {
+            let settings = Settings::new(Method::Ets(rule), width);
+            let cast = Cast {
+                policy: &policy,
+                reward: &reward,
+                embedding: Embedding::Reward,
+                task: &Countdown::of(problem),
+            };
+            search(cast, &settings, &problem.tokens(), |event| {
+                recorded.push((event.tree.clone(), rule));
+            })
+            .unwrap();
+        }
+        assert!(recorded.len() >= searches);
+        for &rounds in rounds {
+            let report = cosim(&verilator_for_short_runs(), &recorded, rounds).unwrap();
+            eprintln!("{searches} searches of width {width}: {report:?}");
+            assert_eq!((report.mismatches, report.refused), (0, 0));
+            assert!(report.share_at_optimum >= 0.97);
+        }
     }
 }
