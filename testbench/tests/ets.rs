@@ -417,7 +417,11 @@ fn selections_of_real_searches_are_as_the_twins() {
         .filter_map(|line| line.parse().ok())
         .collect();
     let runs: &[(u32, usize, &[u8])] = if is_full() {
-        &[(16, 60, &[16]), (64, 40, &[12, 16]), (256, 10, &[16])]
+        &[
+            (16, 60, &[16]),
+            (64, 60, &[12, 16]),
+            (256, 20, &[16, 32, 64]),
+        ]
     } else {
         &[(16, 2, &[16])]
     };
@@ -442,7 +446,8 @@ fn selections_of_real_searches_are_as_the_twins() {
             let report = cosim(&verilator_for_short_runs(), &recorded, rounds).unwrap();
             eprintln!("{searches} searches of width {width}: {report:?}");
             assert_eq!((report.mismatches, report.refused), (0, 0));
-            assert!(report.share_at_optimum >= 0.97);
+            // Many leaves take more rounds.
+            assert!(report.share_at_optimum >= if width > 64 { 0.9 } else { 0.97 });
         }
     }
 }
