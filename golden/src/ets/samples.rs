@@ -14,7 +14,8 @@ pub const fn draw(state: &mut u64, bound: u64) -> u64 {
     (z ^ z >> 31) % if bound == 0 { 1 } else { bound }
 }
 
-fn unit(state: &mut u64) -> f32 {
+/// A number from 0 up to 1.
+pub fn unit(state: &mut u64) -> f32 {
     draw(state, 1 << 24) as f32 / (1 << 24) as f32
 }
 

@@ -10,10 +10,6 @@ use golden::ets::{Lambda, NodeId, NodePrice, Prices, Programme, SearchTree};
 
 pub use golden::ets::samples::draw;
 
-pub fn unit(state: &mut u64) -> f32 {
-    draw(state, 1 << 24) as f32 / (1 << 24) as f32
-}
-
 pub fn full() -> bool {
     std::env::var_os("FGMP_FULL").is_some_and(|value| value == "1")
 }
