@@ -9,8 +9,9 @@
 //! * [`Programme`] is the choice of leaves as an integer programme, [`Programme::solve`] the exact method, [`Programme::enumerate`] the plain one.
 //! * [`select()`] does one step of a search with them.
 //! * [`cluster()`] finds which steps say the same, from their embeddings.
+//! * [`prune()`] chooses as hardware does, by a fixed number of passes; [`depth_first`] is the order in which it goes through the tree.
 //! * [`vote()`] makes the answer; [`baselines`] has the selection rules of other searches.
-//! * [`PagePool`] keeps pages of keys and values for branches that share their beginnings.
+//! * [`PagePool`] keeps pages of keys and values for branches that share their beginnings; [`PageTable`] is one with as many segments as hardware has.
 //! * [`live`] searches with models, [`countdown`] is a task that it searches.
 
 pub mod allocate;
@@ -18,23 +19,33 @@ pub mod baselines;
 mod cluster;
 pub mod countdown;
 pub mod live;
+mod pages;
 mod pool;
 mod programme;
+mod prune;
 pub mod published;
+#[cfg(feature = "strategies")]
+pub mod samples;
 mod select;
 mod solve;
 mod tree;
 mod vote;
+mod walk;
 
 pub use allocate::{Allocation, Scores, Temperature, TemperatureError, allocate};
 pub use baselines::Dvts;
 pub use cluster::{CUT, ClusterError, cluster, worth_clustering};
+pub use pages::{Handle, PageTable};
 pub use pool::{Layout, PagePool, PoolError, Run, SegmentId, Slot, Usage};
 pub use programme::{
     Evaluation, LAMBDA_RESOLUTION, Lambda, LambdaError, MOST_ENUMERATED, NodePrice, Parts, Prices,
     Programme, ProgrammeError,
 };
+pub use prune::{
+    EngineSelection, PruneJob, PruneLeaf, PruneStep, Pruned, ROUNDS, prune, select_by_engine,
+};
 pub use select::{Rule, Selection, select};
 pub use solve::{Effort, Solution};
 pub use tree::{NodeId, SearchTree, State, TreeError};
 pub use vote::{Vote, VoteRule, vote};
+pub use walk::{Visit, depth_first};

@@ -13,6 +13,7 @@ use std::time::Duration;
 use cpu_time::ThreadTime;
 
 use golden::ets::published::{self, Pass};
+use golden::ets::samples::unit;
 use golden::ets::{
     Effort, Evaluation, Lambda, NodeId, NodePrice, Prices, Programme, ProgrammeError, Rule, Scores,
     SearchTree, Selection, State, Temperature, allocate, select,
@@ -23,7 +24,7 @@ use good_lp::{
     variable,
 };
 use proptest::prelude::*;
-use support::{Choice, covering, draw, full, grown, prices, tied, unit};
+use support::{Choice, covering, draw, full, grown, prices, tied};
 
 #[test]
 fn every_small_choice_is_the_best_of_all() {

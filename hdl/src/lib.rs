@@ -11,6 +11,7 @@ pub mod config;
 pub mod core;
 pub mod decoder;
 pub mod emit;
+pub mod ets;
 pub mod float;
 pub mod kernel;
 pub mod mac;

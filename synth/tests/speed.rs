@@ -4,13 +4,15 @@
 //! inductive together. Each one is also shown to fail in a module with a fault.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use std::fmt::Write;
-use std::process::Command;
 use std::time::Instant;
 
 use hdl::build::emit_module;
 use hdl::speed::{PassPlayer, SpeedPipeline};
-use synth::yosys::YOSYS;
+
+use common::{is_refuted, prove};
 
 /// The properties by name; each stands behind a macro of its own.
 const PROPERTIES: [(&str, &str); 8] = [
@@ -301,39 +303,6 @@ fn check(pipeline: &Emitted, names: &[&str], steps: usize) -> (bool, String) {
     // The counters are read by nothing here.
     let prepare = "hierarchy -top speed_pipeline; proc; delete t:*event_counters; flatten";
     prove(&pipeline.text, &properties(pipeline), prepare, names, steps)
-}
-
-/// Puts properties into the last module of a text, and has yosys prove those of these names by induction. Whether it could, and what it says.
-fn prove(
-    text: &str,
-    properties: &str,
-    prepare: &str,
-    names: &[&str],
-    steps: usize,
-) -> (bool, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let head = text.rfind("endmodule").unwrap();
-    let design = format!("{}{properties}endmodule\n", &text[..head]);
-    std::fs::write(folder.path().join("design.v"), design).unwrap();
-    let defines: String = names.iter().map(|name| format!(" -D{name}")).collect();
-    let script = format!(
-        "read_verilog -formal{defines} design.v; {prepare}; opt -full; \
-         sat -tempinduct -prove-asserts -set-assumes -maxsteps {steps}"
-    );
-    let output = Command::new(YOSYS.find().unwrap())
-        .args(["-p", &script])
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    (text.contains("Induction step proven: SUCCESS!"), text)
-}
-
-/// Yosys found inputs for which a property fails.
-fn is_refuted(output: &str) -> bool {
-    output.contains("model found for base case: FAIL!")
 }
 
 #[test]

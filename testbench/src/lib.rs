@@ -10,6 +10,7 @@ pub mod array;
 pub mod board;
 pub mod cache;
 pub mod design;
+pub mod ets;
 mod ffi;
 pub mod quantizer;
 pub mod report;

@@ -18,6 +18,18 @@ pub struct SegmentId {
     generation: u32,
 }
 
+impl SegmentId {
+    /// A handle as it is written down; a pool knows whether there is such a segment.
+    pub const fn from_parts(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
+    /// The segment's place, and how often the place has been used before.
+    pub const fn parts(self) -> (u32, u32) {
+        (self.index, self.generation)
+    }
+}
+
 /// Where a token's keys and values go.
 #[derive(Debug)]
 pub struct Slot<'a, P> {
