@@ -18,6 +18,7 @@ use super::{
 };
 use super::{ProgrammeError, Temperature};
 use crate::model::{Branches, LanguageModel, ModelError, PassCounters, PassError, Tally};
+use crate::speed::mix;
 
 /// What may come of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,9 +103,9 @@ pub enum Aggregate {
 impl Aggregate {
     /// Of the scores of a trajectory's steps. NaN if one is.
     pub fn of(self, scores: &[f32]) -> f32 {
-        let exact = scores.iter().map(|&score| f64::from(score));
+        let mut exact = scores.iter().map(|&score| f64::from(score));
         let found = match self {
-            Self::Last => exact.last().unwrap_or(0.0),
+            Self::Last => exact.next_back().unwrap_or(0.0),
             Self::Least => exact.fold(f64::INFINITY, |least, score| {
                 if score.is_nan() || least.is_nan() {
                     f64::NAN
@@ -569,7 +570,8 @@ impl<'a> Search<'a> {
             tree: SearchTree::new(settings.width, tokens),
             nodes: vec![Grown {
                 tokens: prompt.to_vec(),
-                stream: settings.seed,
+                // Mixed first: of neighbouring seeds the continuations' numbers would make the same streams.
+                stream: mix(settings.seed, 0),
                 ..Grown::default()
             }],
             ended: Vec::new(),
