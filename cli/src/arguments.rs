@@ -700,6 +700,9 @@ pub struct Ets {
     /// Model that scores them (default: countdown-prm, with --text shared-4x3, both embedded)
     #[arg(long, value_name = "MODEL")]
     pub reward: Option<PathBuf>,
+    /// Make the same selections on the hardware: sharing, pruning and order of reads, in Verilator
+    #[arg(long, conflicts_with_all = ["bench", "text"])]
+    pub cosim: bool,
     /// Compare all methods on many problems
     #[arg(long)]
     pub bench: bool,

@@ -78,6 +78,33 @@ fn a_search_is_the_same_again_and_says_what_it_took() {
 }
 
 #[test]
+fn the_hardware_selects_the_same() {
+    let report = json(&[
+        "--problem",
+        "6 7 7 8 10:65",
+        "--width",
+        "16",
+        "--arithmetic",
+        "fp32",
+        "--tries",
+        "1",
+        "--cosim",
+    ]);
+    let hardware = &report[0]["cosimulation"];
+    assert_eq!(hardware["instances"], 3);
+    assert_eq!(hardware["mismatches"], 0);
+    assert_eq!(hardware["refused"], 0);
+    assert!(hardware["most_cycles"].as_u64().unwrap() < 10_000);
+    fgmp()
+        .args(["--cosim", "--method", "rebase"])
+        .assert()
+        .code(2)
+        .stderr(contains(
+            "--cosim: the hardware makes the selections of --method ets",
+        ));
+}
+
+#[test]
 fn what_can_t_be_solved_ends_with_1() {
     fgmp()
         .args([

@@ -18,6 +18,8 @@ use golden::model::{Calibration, CalibrationWindows, LanguageModel, QuantizedMod
 use golden::quantizer::WeightOptions;
 use golden::{Scheme, Share};
 use serde::Serialize;
+use testbench::ets::SelectionReport;
+use testbench::verilator::Verilator;
 
 use crate::arguments::{AggregateName, Arithmetic, Ets, ModelArguments, SearchMethod, SharingName};
 use crate::model::Prepared;
@@ -28,6 +30,9 @@ const STEP_TOKENS: usize = 32;
 
 /// Tokens of a model of Countdown: padding, the characters, and what fills them up.
 const VOCABULARY: std::ops::RangeInclusive<usize> = 21..=64;
+
+/// Rounds of the hardware's pruning engine.
+const ENGINE_ROUNDS: u8 = 16;
 
 /// Width up to which searches are repeated twice as wide.
 const MOST_WIDTH: u32 = 256;
@@ -47,6 +52,8 @@ struct Report {
     /// What the vote elected.
     answer: Option<Trajectory>,
     solved: bool,
+    /// The same selections on the hardware, if asked for.
+    cosimulation: Option<SelectionReport>,
     /// Trajectories that completed, and how many of them are right.
     completed: usize,
     right: usize,
@@ -311,6 +318,9 @@ pub fn run(arguments: &Ets, seed: u64, output: &Output) -> anyhow::Result<Outcom
         return text::run(arguments, text, seed, output);
     }
     let problem: Problem = arguments.problem.parse().context("--problem")?;
+    if arguments.cosim && arguments.method != SearchMethod::Ets {
+        bail!("--cosim: the hardware makes the selections of --method ets");
+    }
     let arithmetic = arguments.arithmetic.unwrap_or(Arithmetic::Fgmp);
     let engines = Engines::open(arguments, arithmetic, output)?;
     let mut again = arguments.clone();
@@ -332,8 +342,12 @@ pub fn run(arguments: &Ets, seed: u64, output: &Output) -> anyhow::Result<Outcom
         }
     }
     let solved = tries.last().is_some_and(|report| report.solved);
+    let agrees = |report: &Report| {
+        let hardware = report.cosimulation.as_ref();
+        hardware.is_none_or(|hardware| hardware.mismatches == 0)
+    };
     output.json(&tries)?;
-    Ok(Outcome::of_check(solved))
+    Ok(Outcome::of_check(solved && tries.iter().all(agrees)))
 }
 
 /// One search.
@@ -374,6 +388,7 @@ fn attempt(
     let mut drawing = drawing::Drawing::default();
     let spinner = output.spinner("searching");
     let mut lines = Vec::new();
+    let mut selections = Vec::new();
     let (found, _) = search(
         engines.cast(&reward, &task),
         &settings,
@@ -388,11 +403,22 @@ fn attempt(
                 line[3]
             ));
             lines.push(line);
+            if let (true, Method::Ets(rule), true) = (arguments.cosim, method, event.depth > 0) {
+                selections.push((event.tree.clone(), rule));
+            }
         },
     )?;
     spinner.finish_and_clear();
     let seconds = begun.elapsed().as_secs_f64();
     output.table(&STEPS_HEADER, &lines);
+    let cosimulation = if arguments.cosim {
+        let spinner = output.spinner("compiling and simulating the hardware");
+        let report = testbench::ets::cosim(&Verilator::find()?, &selections, ENGINE_ROUNDS)?;
+        spinner.finish_and_clear();
+        Some(report)
+    } else {
+        None
+    };
     let solved =
         |trajectory: &Trajectory| problem.is_solved_by(trajectory.steps.iter().map(String::as_str));
     let answer = found
@@ -413,9 +439,13 @@ fn attempt(
             token_bytes: token_bytes(&[&*engines.policy, &*engines.reward]),
             seconds,
         },
+        cosimulation,
         answer,
     };
     print(&report, output);
+    if let Some(hardware) = &report.cosimulation {
+        print_cosimulation(hardware, output);
+    }
     if let Some(file) = &arguments.tree {
         let title = problem.to_string();
         let svg = drawing.to_svg(&title, &found, report.answer.as_ref(), Some(&solved))?;
@@ -424,6 +454,29 @@ fn attempt(
         output.line(format!("wrote {}", file.display()));
     }
     Ok(report)
+}
+
+/// What the hardware made of the same selections.
+fn print_cosimulation(hardware: &SelectionReport, output: &Output) {
+    output.line(format!(
+        "on the hardware: {} selections, {} mismatches; {} at the optimum, largest gap {:.4}; {:.0} cycles on the average, at most {}, with the reads {}",
+        hardware.instances,
+        hardware.mismatches,
+        hardware.at_optimum,
+        hardware.largest_gap,
+        hardware.mean_cycles,
+        count(hardware.most_cycles),
+        count(hardware.most_cycles_with_reads),
+    ));
+    if let Some(difference) = &hardware.first_mismatch {
+        output.line(format!("THE HARDWARE DIFFERS: {difference}"));
+    }
+    if let Some(reason) = &hardware.first_refusal {
+        output.line(format!(
+            "{} selections don't fit the hardware: {reason}",
+            hardware.refused
+        ));
+    }
 }
 
 /// A step as a line of the table.
