@@ -123,8 +123,11 @@ fn settings(method: Method, width: u32) -> Settings {
     }
 }
 
+/// A node: parent, state, score's bits, text.
+type Essence = (Option<usize>, State, u32, String);
+
 /// A tree with its texts, and what came of it: all that doesn't depend on how it was computed.
-fn essence(found: &Found) -> (Vec<(Option<usize>, State, u32, String)>, Vec<String>, Cost) {
+fn essence(found: &Found) -> (Vec<Essence>, Vec<String>, Cost) {
     let nodes = (0..found.tree.len())
         .map(|node| {
             (
