@@ -6,38 +6,13 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-use golden::ets::samples::{Choice, covering, draw, grown, tied};
+use golden::ets::samples::{Choice, covering, draw, tied};
 use golden::ets::{
     Effort, Lambda, NodePrice, Prices, PruneJob, Pruned, ROUNDS, depth_first, prune,
 };
 
 fn full() -> bool {
     std::env::var_os("FGMP_FULL").is_some_and(|value| value == "1")
-}
-
-fn job(choice: &Choice, prices: Prices) -> PruneJob {
-    PruneJob::new(
-        &choice.tree,
-        &choice.leaves,
-        &choice.weights,
-        Some(&choice.clusters),
-        prices,
-    )
-    .unwrap()
-}
-
-/// One of four kinds, as `golden/tests/ets.rs` has them.
-fn choice(state: &mut u64, kind: &str, width: u32, trial: usize) -> Choice {
-    let depth = [5, 10, 25, 40][trial % 4];
-    let ideas = 1 + trial as u64 % 5;
-    let kinds = u64::from(width) / [1, 2, 4, 8][trial / 4 % 4];
-    match kind {
-        "grown" => grown(state, width, depth, ideas, None),
-        "scattered" => grown(state, width, depth, ideas, Some(kinds)),
-        "tied" => tied(state, width as usize),
-        _ => covering(state, width as usize / 4, 4, u64::from(width) / 3, 3),
-    }
-    .unwrap()
 }
 
 /// The figures of docs/tree-search-hardware.md, with `--nocapture`.
@@ -55,10 +30,10 @@ fn the_best_set_is_found_nearly_always() {
             let (mut best, mut proved, mut gap, mut halves, mut bits, mut vertices) =
                 (0, 0, 0f64, 0, 0, 0);
             for trial in 0..trials {
-                let choice = choice(&mut state, kind, width, trial);
+                let choice = Choice::of_kind(&mut state, kind, width, trial).unwrap();
                 let prices = Prices::published(width);
                 let programme = choice.programme(prices).unwrap();
-                let job = job(&choice, prices);
+                let job = choice.job(prices).unwrap();
                 let found = prune(&job, rounds);
                 let evaluation = programme.evaluate(&found.kept);
                 let tie = programme.node_count() as i64 + 1;
@@ -114,7 +89,7 @@ fn small_choices_of_all_kinds() {
             worth,
             proved,
             ..
-        } = prune(&job(&choice, prices), ROUNDS);
+        } = prune(&choice.job(prices).unwrap(), ROUNDS);
         let found = programme.evaluate(&kept);
         assert!(kept.contains(&true));
         let tie = programme.node_count() as i64 + 1;
@@ -132,9 +107,9 @@ fn small_choices_of_all_kinds() {
 fn rounds() {
     let mut state = 17;
     for trial in 0..40 {
-        let choice = choice(&mut state, "tied", 64, trial);
+        let choice = Choice::of_kind(&mut state, "tied", 64, trial).unwrap();
         let prices = Prices::published(64);
-        let whole = job(&choice, prices);
+        let whole = choice.job(prices).unwrap();
         let mut last = i64::MIN;
         for rounds in [0, 1, 2, 4, 16, 40] {
             let worth = prune(&whole, rounds).worth;
@@ -153,7 +128,7 @@ fn rounds() {
 fn depth_first_order_is_of_subtrees() {
     let mut state = 23;
     for trial in 0..40 {
-        let Choice { tree, leaves, .. } = choice(&mut state, "tied", 16, trial);
+        let Choice { tree, leaves, .. } = Choice::of_kind(&mut state, "tied", 16, trial).unwrap();
         let visits = depth_first(&tree, &leaves).unwrap();
         let mut nodes: Vec<_> = visits.iter().map(|visit| visit.node).collect();
         for (place, visit) in visits.iter().enumerate().skip(1) {

@@ -8,10 +8,10 @@ use std::path::Path;
 use common::{is_full, verilator_for_short_runs};
 use golden::ets::countdown::{Countdown, Problem};
 use golden::ets::live::{Cast, Embedding, Method, Reward, ScoreHead, Settings, search};
-use golden::ets::samples::{Choice, covering, draw, grown, tied};
+use golden::ets::samples::{Choice, draw, grown, tied};
 use golden::ets::{
-    Effort, Lambda, NodePrice, PoolError, Prices, PruneJob, ROUNDS, Rule, Scores, SearchTree,
-    State, Temperature, allocate, prune, select, select_by_engine,
+    Effort, Lambda, NodePrice, PoolError, Prices, ROUNDS, Rule, Scores, SearchTree, State,
+    Temperature, allocate, prune, select, select_by_engine,
 };
 use golden::model::{ConfigHints, Model};
 use hdl::build::emit_module;
@@ -30,31 +30,6 @@ fn simulate(module: impl Block) -> VerilatorSim {
     verilator_for_short_runs().simulate(&design).unwrap()
 }
 
-fn job(choice: &Choice, prices: Prices) -> PruneJob {
-    PruneJob::new(
-        &choice.tree,
-        &choice.leaves,
-        &choice.weights,
-        Some(&choice.clusters),
-        prices,
-    )
-    .unwrap()
-}
-
-/// One of four kinds, as `golden/tests/ets.rs` has them.
-fn choice(state: &mut u64, kind: &str, width: u32, trial: usize) -> Choice {
-    let depth = [5, 10, 25, 40][trial % 4];
-    let ideas = 1 + trial as u64 % 5;
-    let kinds = u64::from(width) / [1, 2, 4, 8][trial / 4 % 4];
-    match kind {
-        "grown" => grown(state, width, depth, ideas, None),
-        "scattered" => grown(state, width, depth, ideas, Some(kinds)),
-        "tied" => tied(state, width as usize),
-        _ => covering(state, width as usize / 4, 4, u64::from(width) / 3, 3),
-    }
-    .unwrap()
-}
-
 /// Cycles and shares, with `--nocapture`: what docs/tree-search-hardware.md says of them.
 #[test]
 fn the_engine_chooses_as_its_twin() {
@@ -68,12 +43,12 @@ fn the_engine_chooses_as_its_twin() {
             let mut state = 41;
             let (mut best, mut most, mut sum, mut proved) = (0, 0, 0, 0);
             for trial in 0..trials {
-                let choice = choice(&mut state, kind, width, trial);
+                let choice = Choice::of_kind(&mut state, kind, width, trial).unwrap();
                 let prices = Prices {
                     node: [NodePrice::Nodes, NodePrice::Tokens][trial / 3 % 2],
                     ..Prices::published(width)
                 };
-                let job = job(&choice, prices);
+                let job = choice.job(prices).unwrap();
                 let run = benches[bench].run(&job, ROUNDS as u8).unwrap();
                 assert_eq!(run.pruned, prune(&job, ROUNDS), "{width} {kind} {trial}");
                 let programme = choice.programme(prices).unwrap();
@@ -103,7 +78,7 @@ fn the_engine_chooses_as_its_twin() {
             node: [NodePrice::Nodes, NodePrice::Tokens][trial % 2],
         };
         let rounds = draw(&mut state, 24) as u8;
-        let job = job(&choice, prices);
+        let job = choice.job(prices).unwrap();
         let gaps = draw(&mut state, 3);
         let run = benches[0]
             .run_with_gaps(&job, rounds, |_| draw(&mut state, 1 + gaps) as u32)
@@ -206,12 +181,13 @@ fn selections(
         recorded.push((tree, rule));
     }
     for trial in 0..trees {
-        let choice = choice(
+        let choice = Choice::of_kind(
             state,
             ["grown", "scattered", "tied"][trial % 3],
             width,
             trial,
-        );
+        )
+        .unwrap();
         let node = [NodePrice::Nodes, NodePrice::Tokens][trial % 2];
         let prices = Prices {
             node,

@@ -12,6 +12,7 @@
 
 use serde::Serialize;
 
+use super::select::Candidates;
 use super::{
     Allocation, NodeId, NodePrice, Prices, Programme, ProgrammeError, Rule, Scores, SearchTree,
     Visit, allocate, depth_first,
@@ -398,21 +399,17 @@ pub fn select_by_engine(
     rule: Rule,
     rounds: u32,
 ) -> Result<Option<EngineSelection>, ProgrammeError> {
-    let leaves = tree.frontier();
-    let width = tree.remaining();
-    if leaves.is_empty() || width == 0 {
+    let Some(candidates) = Candidates::of(tree, rule.temperature)? else {
         return Ok(None);
-    }
-    let mut scores = Vec::with_capacity(leaves.len());
-    let mut clusters = Vec::with_capacity(leaves.len());
-    for &leaf in &leaves {
-        scores.push(tree.score(leaf)?);
-        clusters.extend(tree.cluster(leaf)?);
-    }
-    let scores = Scores::new(&scores);
-    let weights = allocate(&scores, None, rule.temperature, width).counts;
-    let clusters = Some(clusters.as_slice()).filter(|clusters| clusters.len() == leaves.len());
-    let job = PruneJob::new(tree, &leaves, &weights, clusters, rule.prices)?;
+    };
+    let Candidates {
+        leaves,
+        scores,
+        weights,
+        clusters,
+        width,
+    } = candidates;
+    let job = PruneJob::new(tree, &leaves, &weights, clusters.as_deref(), rule.prices)?;
     let pruned = prune(&job, rounds);
     let allocation = allocate(&scores, Some(&pruned.kept), rule.temperature, width);
     let kept: Vec<NodeId> = leaves

@@ -1,8 +1,8 @@
 //! Choices to be made, for the tests and benches of every crate: trees as searches grow them, and such that are hard.
 
 use super::{
-    NodeId, Prices, Programme, ProgrammeError, Scores, SearchTree, State, Temperature, TreeError,
-    allocate,
+    NodeId, Prices, Programme, ProgrammeError, PruneJob, Scores, SearchTree, State, Temperature,
+    TreeError, allocate,
 };
 
 /// A number below `bound` (1 at least) from a counter of numbers drawn.
@@ -48,6 +48,41 @@ impl Choice {
             weights,
             clusters,
         })
+    }
+
+    /// One of four kinds at a width: `grown` as REBASE grows trees, `scattered` with clusters at random, `tied` with many ties, else `covering`. `trial` varies depth and clusters.
+    ///
+    /// # Errors
+    /// Never: trees are well made.
+    pub fn of_kind(
+        state: &mut u64,
+        kind: &str,
+        width: u32,
+        trial: usize,
+    ) -> Result<Self, TreeError> {
+        let depth = [5, 10, 25, 40][trial % 4];
+        let ideas = 1 + trial as u64 % 5;
+        let kinds = u64::from(width) / [1, 2, 4, 8][trial / 4 % 4];
+        match kind {
+            "grown" => grown(state, width, depth, ideas, None),
+            "scattered" => grown(state, width, depth, ideas, Some(kinds)),
+            "tied" => tied(state, width as usize),
+            _ => covering(state, width as usize / 4, 4, u64::from(width) / 3, 3),
+        }
+    }
+
+    /// The engine's job at these prices.
+    ///
+    /// # Errors
+    /// Words are too small for it.
+    pub fn job(&self, prices: Prices) -> Result<PruneJob, ProgrammeError> {
+        PruneJob::new(
+            &self.tree,
+            &self.leaves,
+            &self.weights,
+            Some(&self.clusters),
+            prices,
+        )
     }
 
     /// The integer programme at these prices.

@@ -42,6 +42,47 @@ pub struct Selection {
     pub allocation: Allocation,
 }
 
+/// A tree's live leaves with what a selection weighs.
+pub(super) struct Candidates {
+    pub(super) leaves: Vec<NodeId>,
+    pub(super) scores: Scores,
+    /// What each would be continued if all were kept.
+    pub(super) weights: Vec<u32>,
+    /// By leaf; none unless each has one.
+    pub(super) clusters: Option<Vec<u32>>,
+    /// What is left of the width.
+    pub(super) width: u32,
+}
+
+impl Candidates {
+    /// `None` if no leaf is live or nothing is left of the width.
+    pub(super) fn of(
+        tree: &SearchTree,
+        temperature: Temperature,
+    ) -> Result<Option<Self>, ProgrammeError> {
+        let leaves = tree.frontier();
+        let width = tree.remaining();
+        if leaves.is_empty() || width == 0 {
+            return Ok(None);
+        }
+        let mut scores = Vec::with_capacity(leaves.len());
+        let mut clusters = Vec::with_capacity(leaves.len());
+        for &leaf in &leaves {
+            scores.push(tree.score(leaf)?);
+            clusters.extend(tree.cluster(leaf)?);
+        }
+        let scores = Scores::new(&scores);
+        let weights = allocate(&scores, None, temperature, width).counts;
+        Ok(Some(Self {
+            clusters: Some(clusters).filter(|clusters| clusters.len() == leaves.len()),
+            leaves,
+            scores,
+            weights,
+            width,
+        }))
+    }
+}
+
 /// Selects among a tree's live leaves: shares what is left of the width, chooses by these weights, and shares the same among those that are kept.
 ///
 /// Clusters count if each of the leaves has one. Nothing is selected if no leaf is live or nothing is left of the width: the search is over.
@@ -49,21 +90,17 @@ pub struct Selection {
 /// # Errors
 /// The objective doesn't fit 63 bits.
 pub fn select(tree: &SearchTree, rule: Rule) -> Result<Option<Selection>, ProgrammeError> {
-    let leaves = tree.frontier();
-    let width = tree.remaining();
-    if leaves.is_empty() || width == 0 {
+    let Some(candidates) = Candidates::of(tree, rule.temperature)? else {
         return Ok(None);
-    }
-    let mut scores = Vec::with_capacity(leaves.len());
-    let mut clusters = Vec::with_capacity(leaves.len());
-    for &leaf in &leaves {
-        scores.push(tree.score(leaf)?);
-        clusters.extend(tree.cluster(leaf)?);
-    }
-    let scores = Scores::new(&scores);
-    let weights = allocate(&scores, None, rule.temperature, width).counts;
-    let clusters = Some(clusters.as_slice()).filter(|clusters| clusters.len() == leaves.len());
-    let programme = Programme::new(tree, &leaves, &weights, clusters, rule.prices)?;
+    };
+    let Candidates {
+        leaves,
+        scores,
+        weights,
+        clusters,
+        width,
+    } = candidates;
+    let programme = Programme::new(tree, &leaves, &weights, clusters.as_deref(), rule.prices)?;
     let solution = programme.solve(rule.effort);
     let allocation = allocate(&scores, Some(&solution.kept), rule.temperature, width);
     Ok(Some(Selection {
