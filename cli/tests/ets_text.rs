@@ -153,10 +153,10 @@ fn the_reward_model_compares_where_there_is_no_encoder() {
 fn methods_begin_alike_and_all_complete() {
     for method in ["rebase", "beam", "dvts", "best-of-n", "majority"] {
         let report = json(&["--embeddings", "reward", "--method", method]);
-        assert!(
-            (1..=6).contains(&report["completed"].as_u64().unwrap()),
-            "{method}"
-        );
+        // Beam search rounds up for each of its beams, as published: three of them are at most two above the width at each of the three steps behind the first.
+        let most = if method == "beam" { 6 + 3 * 2 } else { 6 };
+        let completed = report["completed"].as_u64().unwrap();
+        assert!((1..=most).contains(&completed), "{method}: {completed}");
         assert!(!report["answer"].is_null(), "{method}");
     }
 }
