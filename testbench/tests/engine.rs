@@ -31,7 +31,10 @@ struct Pair {
 impl Pair {
     fn new(config: BoardConfig, seed: u64) -> Self {
         let design = Design::from(&emit_board(config).unwrap());
-        let verilator = Verilator::find().unwrap().for_short_runs();
+        let mut verilator = Verilator::find().unwrap();
+        if !full() {
+            verilator = verilator.for_short_runs();
+        }
         let ports = SerialPorts::of(&design).unwrap();
         let bit = BitLength::new(config.clocks_per_bit, 0).unwrap();
         let mut model = SerialModel::new(verilator.simulate(&design).unwrap(), ports, bit).unwrap();
@@ -312,61 +315,90 @@ fn compare(config: BoardConfig, commands: usize, seed: u64) {
     }
 }
 
-#[test]
-fn engine_and_twin_answer_alike() {
-    let full = std::env::var("FGMP_FULL").is_ok_and(|value| value == "1");
-    let small = ArrayConfig {
+/// Whether the long sweep is asked for: 20,000 commands on each of four engines.
+fn full() -> bool {
+    std::env::var("FGMP_FULL").is_ok_and(|value| value == "1")
+}
+
+fn commands() -> usize {
+    if full() { 20_000 } else { 400 }
+}
+
+/// An array whose memories are soon filled.
+fn small() -> ArrayConfig {
+    ArrayConfig {
         rows: 1,
         cols: 1,
         weight_blocks: 16,
         act_blocks: 32,
         max_k: 256,
         ..ArrayConfig::default()
-    };
-    let commands = if full { 20_000 } else { 400 };
-    let half = BoardConfig {
+    }
+}
+
+#[test]
+fn an_engine_of_half_width_answers_like_its_twin() {
+    let config = BoardConfig {
         array: ArrayConfig {
             lanes: 8,
             pipeline: 5,
-            ..small
+            ..small()
         },
         ..BoardConfig::default()
     };
-    compare(half, commands, 1);
-    let whole = BoardConfig {
+    compare(config, commands(), 1);
+}
+
+#[test]
+fn an_engine_with_both_quantizers_answers_like_its_twin() {
+    let config = BoardConfig {
         array: ArrayConfig {
             rows: 2,
             cols: 3,
             max_k: 1024,
             multiplier: Multiplier::Dsp,
-            ..small
+            ..small()
         },
         clocks_per_bit: 5,
         requantizer: true,
         quantizer: true,
     };
-    compare(whole, commands, 2);
-    if full {
-        let plain = BoardConfig {
-            array: ArrayConfig {
-                pipeline: 9,
-                ..small
-            },
-            ..BoardConfig::default()
-        };
-        compare(plain, commands, 3);
-        let requantizes = BoardConfig {
-            array: ArrayConfig {
-                lanes: 8,
-                rows: 3,
-                cols: 2,
-                pipeline: 3,
-                ..small
-            },
-            clocks_per_bit: 16,
-            requantizer: true,
-            quantizer: false,
-        };
-        compare(requantizes, commands, 4);
+    compare(config, commands(), 2);
+}
+
+#[test]
+fn a_deep_engine_answers_like_its_twin() {
+    if !full() {
+        eprintln!("left out: FGMP_FULL=1 runs it");
+        return;
     }
+    let config = BoardConfig {
+        array: ArrayConfig {
+            pipeline: 9,
+            ..small()
+        },
+        ..BoardConfig::default()
+    };
+    compare(config, commands(), 3);
+}
+
+#[test]
+fn an_engine_that_requantizes_answers_like_its_twin() {
+    if !full() {
+        eprintln!("left out: FGMP_FULL=1 runs it");
+        return;
+    }
+    let config = BoardConfig {
+        array: ArrayConfig {
+            lanes: 8,
+            rows: 3,
+            cols: 2,
+            pipeline: 3,
+            ..small()
+        },
+        clocks_per_bit: 16,
+        requantizer: true,
+        quantizer: false,
+    };
+    compare(config, commands(), 4);
 }
