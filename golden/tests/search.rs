@@ -13,7 +13,7 @@ use golden::ets::live::{
     Aggregate, Cast, Cost, Election, Embedding, Found, Method, Reward, ScoreHead, SearchError,
     Searches, Settings, Sharing, search,
 };
-use golden::ets::{Layout, Rule, State, Temperature};
+use golden::ets::{CUT, Lambda, Layout, NodePrice, Prices, Rule, State, Temperature};
 use golden::model::{
     Calibration, CalibrationWindows, ConfigHints, LanguageModel, Model, PassCounters,
     QuantizedModel,
@@ -439,4 +439,96 @@ fn searches_in_the_hardware_s_arithmetic() {
     let found = models.search(PROBLEM, &short);
     assert!(found.cost.recomputed > 0);
     assert!(essence(&found) == essence(&expected));
+}
+
+/// Pairs of leaves of one step whose texts differ.
+#[derive(Default)]
+struct Pairs {
+    /// That reach the same numbers, and how many of those share a cluster.
+    same: usize,
+    same_together: usize,
+    /// That reach other numbers, and how many of those share a cluster.
+    other: usize,
+    other_together: usize,
+}
+
+impl Pairs {
+    fn add(&mut self, found: &Found) {
+        let mut steps = std::collections::BTreeMap::<u32, Vec<(&str, Option<u32>)>>::new();
+        let mut known = std::collections::BTreeSet::new();
+        for node in 1..found.tree.len() {
+            let text = found.texts[node].trim_end();
+            // Siblings with the same text are one.
+            if known.insert((found.tree.parent(node).unwrap(), text)) {
+                let depth = found.tree.depth(node).unwrap();
+                let leaf = (text, found.tree.cluster(node).unwrap());
+                steps.entry(depth).or_default().push(leaf);
+            }
+        }
+        let numbers = |text: &str| text.split_once(';').map(|(_, numbers)| numbers.to_owned());
+        for leaves in steps.values() {
+            for (place, &(text, cluster)) in leaves.iter().enumerate() {
+                for &(other, other_cluster) in &leaves[..place] {
+                    // What ended is in no cluster.
+                    let (Some(cluster), Some(other_cluster)) = (cluster, other_cluster) else {
+                        continue;
+                    };
+                    if text == other {
+                        continue;
+                    }
+                    let together = usize::from(cluster == other_cluster);
+                    if numbers(text) == numbers(other) {
+                        self.same += 1;
+                        self.same_together += together;
+                    } else {
+                        self.other += 1;
+                        self.other_together += together;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Clusters are to be of steps that reach the same numbers; which cut makes them so. Prices of 0 keep every leaf that weighs anything, so that all cuts see the same trees.
+#[test]
+fn clusters_are_of_steps_that_reach_the_same_numbers() {
+    let models = Models::open();
+    let count = if std::env::var("FGMP_FULL").is_ok_and(|value| value == "1") {
+        40
+    } else {
+        3
+    };
+    let problems = golden::ets::countdown::problems(count, 11, &[]);
+    let nothing = Lambda::new(0.0).unwrap();
+    let free = Method::Ets(Rule {
+        prices: Prices {
+            budget: nothing,
+            diversity: nothing,
+            node: NodePrice::Nodes,
+        },
+        ..Rule::published(64)
+    });
+    let mut chosen = None;
+    for cut in [0.005, 0.01, 0.02, 0.03, 0.05, 0.1] {
+        let mut pairs = Pairs::default();
+        for problem in &problems {
+            let settings = Settings {
+                cut,
+                ..settings(free, 64)
+            };
+            pairs.add(&models.search(&problem.to_string(), &settings));
+        }
+        println!(
+            "cut {cut}: together {} of {} pairs that reach the same numbers, {} of {} that don't",
+            pairs.same_together, pairs.same, pairs.other_together, pairs.other
+        );
+        if cut == CUT {
+            chosen = Some(pairs);
+        }
+    }
+    let chosen = chosen.unwrap();
+    // Of what doesn't belong together little is together, and much of what does.
+    assert!(chosen.other_together * 20 < chosen.other);
+    assert!(chosen.same_together * 2 > chosen.same && chosen.same > 50);
 }
