@@ -680,7 +680,7 @@ pub struct Ets {
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
     pub temperature: f32,
     /// Distance up to which steps say the same (with --text 0.1)
-    #[arg(long, value_name = "D", default_value_t = 0.05, default_value_if("text", ArgPredicate::IsPresent, "0.1"), value_parser = distance)]
+    #[arg(long, value_name = "D", default_value_t = golden::ets::countdown::CUT, default_value_if("text", ArgPredicate::IsPresent, "0.1"), value_parser = distance)]
     pub cut: f64,
     /// Beams, or subtrees of --method dvts (default: the square root of the width)
     #[arg(long, value_name = "N")]

@@ -50,8 +50,8 @@ pub fn shipped() -> Vec<Sample> {
 
 /// Share of a device's cells up to which engines are tried. What doesn't succeed is followed by the next smaller. 87 % of an LFE5U-25F is routed in minutes.
 const FILL: f64 = 0.88;
-/// The same of devices with more than [`MANY_CELLS`]: what was routed to the end, within a quarter of an hour. It is no limit of the devices: routing of 80 to 91 % was stopped, not refused.
-const FILL_OF_LARGE: f64 = 0.66;
+/// The same of devices with more than [`MANY_CELLS`]: what was routed to the end. `docs/boards.md` tells what became of larger ones.
+const FILL_OF_LARGE: f64 = 0.77;
 const MANY_CELLS: u32 = 40_000;
 
 impl Family {

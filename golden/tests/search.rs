@@ -8,12 +8,12 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use golden::ets::countdown::{Countdown, Problem, prices};
+use golden::ets::countdown::{self, Countdown, Problem, prices};
 use golden::ets::live::{
     Aggregate, Cast, Cost, Election, Embedding, Found, Method, Reward, ScoreHead, SearchError,
     Searches, Settings, Sharing, search,
 };
-use golden::ets::{CUT, Lambda, Layout, NodePrice, Prices, Rule, State, Temperature};
+use golden::ets::{Lambda, Layout, NodePrice, Prices, Rule, State, Temperature};
 use golden::model::{
     Calibration, CalibrationWindows, ConfigHints, LanguageModel, Model, PassCounters,
     QuantizedModel,
@@ -119,6 +119,7 @@ fn methods(width: u32) -> [Method; 6] {
 fn settings(method: Method, width: u32) -> Settings {
     Settings {
         step_tokens: 32,
+        cut: countdown::CUT,
         ..Settings::new(method, width)
     }
 }
@@ -523,12 +524,12 @@ fn clusters_are_of_steps_that_reach_the_same_numbers() {
             "cut {cut}: together {} of {} pairs that reach the same numbers, {} of {} that don't",
             pairs.same_together, pairs.same, pairs.other_together, pairs.other
         );
-        if cut == CUT {
+        if cut == countdown::CUT {
             chosen = Some(pairs);
         }
     }
     let chosen = chosen.unwrap();
-    // Of what doesn't belong together little is together, and much of what does.
-    assert!(chosen.other_together * 20 < chosen.other);
+    // Of what doesn't belong together little is together, and more than half of what does.
+    assert!(chosen.other_together * 25 < chosen.other);
     assert!(chosen.same_together * 2 > chosen.same && chosen.same > 50);
 }

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{is_full, verilator_for_short_runs};
-use golden::ets::countdown::{Countdown, Problem};
+use golden::ets::countdown::{self, Countdown, Problem};
 use golden::ets::live::{Cast, Embedding, Method, Reward, ScoreHead, Settings, search};
 use golden::ets::samples::{Choice, draw, grown, tied};
 use golden::ets::{
@@ -405,7 +405,10 @@ fn selections_of_real_searches_are_as_the_twins() {
         let rule = Rule::published(width);
         let mut recorded = Vec::new();
         for problem in &problems[..searches] {
-            let settings = Settings::new(Method::Ets(rule), width);
+            let settings = Settings {
+                cut: countdown::CUT,
+                ..Settings::new(Method::Ets(rule), width)
+            };
             let cast = Cast {
                 policy: &policy,
                 reward: &reward,

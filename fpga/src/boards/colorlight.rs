@@ -68,7 +68,7 @@ pub(super) const I5: Board = Board {
 
 pub(super) const I9: Board = Board {
     name: "colorlight-i9",
-    engine: EngineShape::whole(3, 2, 7, 512),
+    engine: EngineShape::whole(7, 1, 7, 512),
     title: "Colorlight i9 v7.2",
     device: "45k",
     part: "LFE5U-45F-6BG381C",

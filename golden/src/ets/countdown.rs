@@ -334,14 +334,18 @@ impl Task for Countdown {
     }
 }
 
+/// Distance up to which two steps say the same, of the vectors of the reward model that comes with the project: `docs/tree-search.md` says how it was chosen. The published
+/// [`CUT`](super::CUT) belongs to another model; here it would hold steps together that reach different numbers.
+pub const CUT: f64 = 0.02;
+
 /// Prices chosen on [`problems`] other than those that searches are measured on: `docs/tree-search.md` says how.
 ///
 /// # Errors
 /// Never: they are in range.
 pub fn prices(width: u32) -> Result<Prices, LambdaError> {
     let (budget, diversity) = match width {
-        0..32 => (2.0, 1.0),
-        _ => (3.0, 4.0),
+        0..32 => (1.5, 2.0),
+        _ => (4.0, 3.0),
     };
     Ok(Prices {
         budget: Lambda::new(budget)?,
