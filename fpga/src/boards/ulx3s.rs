@@ -25,7 +25,7 @@ pub(super) const BOARD_85F: Board = Board {
         LARGE[0],
         LARGE[1],
     ],
-    engine: EngineShape::whole(4, 3, 7, 512),
+    engine: EngineShape::whole(5, 3, 7, 512),
     logic_cells: 83_640,
     block_memories: 208,
     multipliers: 156,
