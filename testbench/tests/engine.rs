@@ -1,6 +1,9 @@
 //! The engine of a board at its pins, in Verilator, against its twin: every reply, byte for byte.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
+use common::{is_full, verilator, verilator_for_short_runs};
 use hdl::board::BoardConfig;
 use hdl::board::protocol::{
     Deframer, FIRST_COLUMN, MAX_COMMAND_BODY, MAX_REPLY_BODY, Operation, REPLY_HEADER, Received,
@@ -13,7 +16,6 @@ use rand_chacha::ChaCha8Rng;
 use testbench::board::DeviceTwin;
 use testbench::design::Design;
 use testbench::serial::{BitLength, Limits, SerialModel, SerialPorts};
-use testbench::verilator::Verilator;
 
 const SESSION: u8 = 0x5A;
 
@@ -31,10 +33,11 @@ struct Pair {
 impl Pair {
     fn new(config: BoardConfig, seed: u64) -> Self {
         let design = Design::from(&emit_board(config).unwrap());
-        let mut verilator = Verilator::find().unwrap();
-        if !full() {
-            verilator = verilator.for_short_runs();
-        }
+        let verilator = if is_full() {
+            verilator().clone()
+        } else {
+            verilator_for_short_runs()
+        };
         let ports = SerialPorts::of(&design).unwrap();
         let bit = BitLength::new(config.clocks_per_bit, 0).unwrap();
         let mut model = SerialModel::new(verilator.simulate(&design).unwrap(), ports, bit).unwrap();
@@ -315,13 +318,9 @@ fn compare(config: BoardConfig, commands: usize, seed: u64) {
     }
 }
 
-/// Whether the long sweep is asked for: 20,000 commands on each of four engines.
-fn full() -> bool {
-    std::env::var("FGMP_FULL").is_ok_and(|value| value == "1")
-}
-
+/// Commands of each engine; the long sweep is worth models that take long to compile.
 fn commands() -> usize {
-    if full() { 20_000 } else { 400 }
+    if is_full() { 20_000 } else { 400 }
 }
 
 /// An array whose memories are soon filled.
@@ -368,10 +367,6 @@ fn an_engine_with_both_quantizers_answers_like_its_twin() {
 
 #[test]
 fn a_deep_engine_answers_like_its_twin() {
-    if !full() {
-        eprintln!("left out: FGMP_FULL=1 runs it");
-        return;
-    }
     let config = BoardConfig {
         array: ArrayConfig {
             pipeline: 9,
@@ -384,10 +379,6 @@ fn a_deep_engine_answers_like_its_twin() {
 
 #[test]
 fn an_engine_that_requantizes_answers_like_its_twin() {
-    if !full() {
-        eprintln!("left out: FGMP_FULL=1 runs it");
-        return;
-    }
     let config = BoardConfig {
         array: ArrayConfig {
             lanes: 8,
