@@ -8,7 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use golden::profiles::Profile;
 use golden::{Scheme, Selection, Share};
 use hdl::board::BoardConfig;
+use hdl::bundle::Top;
 use hdl::config::{ArrayConfig, Multiplier};
+use hdl::ets::{PageTableConfig, SelectorConfig};
+use hdl::speed::SpeedConfig;
 use synth::device::{DEVICES, Device};
 use synth::yosys::Target;
 
@@ -464,28 +467,77 @@ impl ArrayArguments {
     }
 }
 
+/// Sizes of what is built around and beside the array.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DesignArguments {
+    #[command(flatten)]
+    pub array: ArrayArguments,
+    /// SPEED: repetitions of the model's group of layers, stages of its pipeline
+    #[arg(long, value_name = "N", default_value_t = SpeedConfig::default().repetitions)]
+    pub repetitions: usize,
+    /// SPEED: bits of a position, for sequences of up to 2^N positions
+    #[arg(long, value_name = "N", default_value_t = SpeedConfig::default().position_bits)]
+    pub position_bits: usize,
+    /// SPEED: bits of a token, for a vocabulary of up to 2^N
+    #[arg(long, value_name = "N", default_value_t = SpeedConfig::default().token_bits)]
+    pub token_bits: usize,
+    /// SPEED: words of the program memory; a power of two
+    #[arg(long, value_name = "N", default_value_t = SpeedConfig::default().program_words)]
+    pub program_words: usize,
+    /// Tree selector: live leaves, up to 256; built for 16, 64 or 256
+    #[arg(long, value_name = "N", default_value_t = SelectorConfig::default().leaves)]
+    pub leaves: usize,
+    /// Tree selector: nodes on their paths; a power of two
+    #[arg(long, value_name = "N", default_value_t = SelectorConfig::default().nodes)]
+    pub nodes: usize,
+    /// Page table: segments, up to 4096; built for 64, 256, 1024 or 4096
+    #[arg(long, value_name = "N", default_value_t = PageTableConfig::default().segments)]
+    pub segments: usize,
+    /// Page table: pages, up to 4096
+    #[arg(long, value_name = "N", default_value_t = PageTableConfig::default().pages)]
+    pub pages: usize,
+    /// Page table: tokens of a page
+    #[arg(long, value_name = "N", default_value_t = PageTableConfig::default().page_tokens)]
+    pub page_tokens: usize,
+}
+
+impl DesignArguments {
+    /// A top with its parameters; emitting it validates all but the array's.
+    pub fn top(self, name: TopName) -> anyhow::Result<Top> {
+        let array = self.array.config()?;
+        Ok(match name {
+            TopName::Core => Top::Core(array),
+            TopName::Accelerator => Top::Accelerator(array),
+            TopName::Speed => Top::Speed(SpeedConfig {
+                array,
+                repetitions: self.repetitions,
+                position_bits: self.position_bits,
+                token_bits: self.token_bits,
+                program_words: self.program_words,
+            }),
+            TopName::TreeSelector => Top::TreeSelector(SelectorConfig {
+                leaves: self.leaves,
+                nodes: self.nodes,
+            }),
+            TopName::PageTable => Top::PageTable(PageTableConfig {
+                segments: self.segments,
+                pages: self.pages,
+                page_tokens: self.page_tokens,
+            }),
+        })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Emit {
     #[command(flatten)]
-    pub array: ArrayArguments,
+    pub design: DesignArguments,
     /// What to emit
     #[arg(long, value_enum, default_value_t = TopName::Core)]
     pub top: TopName,
     /// Folder of the bundle; by default the top module's name
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-}
-
-impl Emit {
-    /// Folder of the bundle.
-    pub fn folder(&self) -> PathBuf {
-        self.output.clone().unwrap_or_else(|| {
-            PathBuf::from(match self.top {
-                TopName::Core => hdl::build::TOP,
-                TopName::Accelerator => hdl::build::ACCELERATOR_TOP,
-            })
-        })
-    }
 }
 
 /// A top module.
@@ -495,6 +547,12 @@ pub enum TopName {
     Core,
     /// The complete accelerator: memories, job queue, AXI ports
     Accelerator,
+    /// The accelerator with what decodes speculatively on it
+    Speed,
+    /// Tree search: which leaves are kept, and how often each is continued
+    TreeSelector,
+    /// Tree search: segments and pages of keys and values
+    PageTable,
 }
 
 /// Arithmetic of a model's linear layers.
@@ -891,7 +949,7 @@ pub struct AsicArguments {
 #[derive(Debug, Args)]
 pub struct Synth {
     #[command(flatten)]
-    pub array: ArrayArguments,
+    pub design: DesignArguments,
     /// The table of parts (default without --target and --module)
     #[arg(long, conflicts_with_all = ["module", "no_dsp"])]
     pub table: bool,

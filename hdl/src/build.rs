@@ -5,6 +5,7 @@ use crate::board::{BoardConfig, BoardConfigError, BoardEngine};
 use crate::config::{ArrayConfig, ConfigError};
 use crate::core::Core;
 use crate::emit::{Bundle, EmitError, EmitOptions, emit};
+use crate::ets::{PageTable, PageTableConfig, SelectorConfig, TreeConfigError, TreeSelector};
 use crate::prelude::*;
 use crate::sim::Model;
 use crate::speed::{SpeedAccelerator, SpeedConfig, SpeedConfigError};
@@ -21,6 +22,12 @@ pub const BOARD_TOP: &str = "fgmp_board";
 /// Name of SPEED's top module.
 pub const SPEED_TOP: &str = "fgmp_speed";
 
+/// Name of tree search's selector.
+pub const SELECTOR_TOP: &str = "fgmp_tree_selector";
+
+/// Name of its page table.
+pub const PAGE_TABLE_TOP: &str = "fgmp_page_table";
+
 /// What the names of all modules begin with.
 pub const PREFIX: &str = "fgmp_";
 
@@ -36,6 +43,9 @@ pub enum BuildError {
     /// SPEED's configuration is refused.
     #[error(transparent)]
     Speed(#[from] SpeedConfigError),
+    /// A size of tree search's hardware is refused.
+    #[error(transparent)]
+    Tree(#[from] TreeConfigError),
     /// The system gives no thread to build in.
     #[error("no thread to build the accelerator in: {0}")]
     Thread(std::io::Error),
@@ -244,13 +254,63 @@ pub fn emit_speed(config: SpeedConfig) -> Result<Bundle, BuildError> {
     })
 }
 
+/// Emits tree search's selector.
+///
+/// # Errors
+/// A size is out of bounds, or a module can't be translated.
+pub fn emit_selector(config: SelectorConfig) -> Result<Bundle, BuildError> {
+    let config = config.validate()?;
+    let nodes = config.nodes;
+    Ok(match config.built_leaves() {
+        16 => emit_as(SELECTOR_TOP, TreeSelector::<4, 3>::new(nodes))?,
+        64 => emit_as(SELECTOR_TOP, TreeSelector::<6, 5>::new(nodes))?,
+        _ => emit_as(SELECTOR_TOP, TreeSelector::<8, 7>::new(nodes))?,
+    })
+}
+
+/// Emits tree search's page table.
+///
+/// # Errors
+/// A size is out of bounds, or a module can't be translated.
+pub fn emit_page_table(config: PageTableConfig) -> Result<Bundle, BuildError> {
+    let config = config.validate()?;
+    // Both fit: validated.
+    let (pages, page_tokens) = (config.pages as u16, config.page_tokens as u8);
+    macro_rules! table {
+        ($segments:literal) => {
+            match config.number_bits().1 {
+                6 => table!($segments, 6),
+                8 => table!($segments, 8),
+                10 => table!($segments, 10),
+                _ => table!($segments, 12),
+            }
+        };
+        ($segments:literal, $pages:literal) => {{
+            let table = PageTable::<$segments, $pages>::new(pages, page_tokens);
+            emit_as(PAGE_TABLE_TOP, table)?
+        }};
+    }
+    Ok(match config.number_bits().0 {
+        6 => table!(6),
+        8 => table!(8),
+        10 => table!(10),
+        _ => table!(12),
+    })
+}
+
 /// Emits one module with all that is in it, under its own name.
 ///
 /// # Errors
 /// The module can't be translated.
-pub fn emit_module(mut module: impl Block) -> Result<Bundle, EmitError> {
+pub fn emit_module(module: impl Block) -> Result<Bundle, EmitError> {
+    emit_as(&EmitOptions::default().top, module)
+}
+
+/// Emits a module under another name.
+fn emit_as(top: &str, mut module: impl Block) -> Result<Bundle, EmitError> {
     module.connect_all();
     let options = EmitOptions {
+        top: top.to_owned(),
         prefix: PREFIX.to_owned(),
         ..EmitOptions::default()
     };

@@ -3,6 +3,8 @@
 
 use hdl::bundle::{self, MANIFEST_SCHEMA, Top};
 use hdl::config::ArrayConfig;
+use hdl::ets::{PageTableConfig, SelectorConfig};
+use hdl::speed::SpeedConfig;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -62,7 +64,7 @@ print(json.dumps([' | '.join(e.message for e in validator.iter_errors(d)) for d 
 fn manifest(top: Top) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("bundle");
-    bundle::write(&folder, top, config(), 1).unwrap();
+    bundle::write(&folder, top, 1).unwrap();
     let text = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
     let manifest: Value = serde_json::from_str(&text).unwrap();
     let schema = folder.join(manifest["$schema"].as_str().unwrap());
@@ -72,14 +74,37 @@ fn manifest(top: Top) -> Value {
 
 #[test]
 fn manifests_follow_their_schema() {
-    let manifests = [manifest(Top::Core), manifest(Top::Accelerator)];
-    assert_eq!(complaints(&manifests), ["", ""]);
+    let speed = SpeedConfig {
+        array: config(),
+        ..SpeedConfig::default()
+    };
+    let manifests = [
+        manifest(Top::Core(config())),
+        manifest(Top::Accelerator(config())),
+        manifest(Top::Speed(speed)),
+        manifest(Top::TreeSelector(SelectorConfig::default())),
+        manifest(Top::PageTable(PageTableConfig::default())),
+    ];
+    assert_eq!(complaints(&manifests), [""; 5]);
+    // Each with another top's parameters is none.
+    let strangers: Vec<Value> = (0..manifests.len())
+        .map(|at| {
+            let mut copy = manifests[at].clone();
+            copy["parameters"] = manifests[(at + 2) % manifests.len()]["parameters"].clone();
+            copy
+        })
+        .collect();
+    let complaints = complaints(&strangers);
+    assert!(complaints.iter().all(|it| !it.is_empty()), "{complaints:?}");
 }
 
 #[test]
 fn the_schema_refuses_broken_manifests() {
     // A short one, since each of its copies is checked; valid as it is.
-    let (core, mut accelerator) = (manifest(Top::Core), manifest(Top::Accelerator));
+    let (core, mut accelerator) = (
+        manifest(Top::Core(config())),
+        manifest(Top::Accelerator(config())),
+    );
     for list in ["ports", "registers", "modules", "files"] {
         accelerator[list].as_array_mut().unwrap().truncate(2);
     }
@@ -165,7 +190,7 @@ fn cocotb(bundle: &Path) -> Output {
 fn the_cocotb_example_passes_and_notices_a_changed_word() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("bundle");
-    bundle::write(&folder, Top::Core, config(), 1).unwrap();
+    bundle::write(&folder, Top::Core(config()), 1).unwrap();
     let run = || {
         let output = cocotb(&folder);
         let text = String::from_utf8_lossy(&output.stdout).into_owned()

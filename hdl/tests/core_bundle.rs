@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use hdl::build::{TOP, emit_core};
-use hdl::bundle::{self, Top};
+use hdl::bundle::{self, Parameters, Top};
 use hdl::config::{ArrayConfig, Multiplier};
 use hdl::mac::{MAX_STAGES, MIN_STAGES};
 use std::path::Path;
@@ -41,7 +41,7 @@ fn sources(folder: &Path) -> Vec<String> {
 fn passes_every_front_end(config: ArrayConfig) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("bundle");
-    bundle::write(&folder, Top::Core, config, 1).unwrap();
+    bundle::write(&folder, Top::Core(config), 1).unwrap();
     let sources = sources(&folder);
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
 
@@ -86,7 +86,7 @@ fn passes_every_front_end(config: ArrayConfig) {
 fn the_testbench_notices_a_changed_word() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("bundle");
-    bundle::write(&folder, Top::Core, config(1, 1), 1).unwrap();
+    bundle::write(&folder, Top::Core(config(1, 1)), 1).unwrap();
     let path = folder.join("tb/scale.hex");
     let scales = std::fs::read_to_string(&path).unwrap();
     let (first, others) = scales.split_once('\n').unwrap();
@@ -158,11 +158,10 @@ fn every_accumulator_width_is_accepted_by_verilator() {
         let folder = folder.path().join("bundle");
         bundle::write(
             &folder,
-            Top::Core,
-            ArrayConfig {
+            Top::Core(ArrayConfig {
                 max_k,
                 ..config(1, 2)
-            },
+            }),
             1,
         )
         .unwrap();
@@ -201,7 +200,7 @@ fn emission_is_reproducible() {
 fn a_folder_with_other_files_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("precious.txt"), "mine").unwrap();
-    let error = bundle::write(folder.path(), Top::Core, config(1, 1), 1).unwrap_err();
+    let error = bundle::write(folder.path(), Top::Core(config(1, 1)), 1).unwrap_err();
     assert!(error.to_string().contains("is no bundle"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -210,9 +209,13 @@ fn a_folder_with_other_files_is_left_alone() {
 fn an_earlier_bundle_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("bundle");
-    bundle::write(&folder, Top::Core, config(1, 1), 1).unwrap();
-    let manifest = bundle::write(&folder, Top::Core, config(1, 2), 1).unwrap();
-    assert_eq!(manifest.parameters.config.cols, 2);
+    bundle::write(&folder, Top::Core(config(1, 1)), 1).unwrap();
+    let manifest = bundle::write(&folder, Top::Core(config(1, 2)), 1).unwrap();
+    assert!(
+        matches!(manifest.parameters, Parameters::Array { config, .. } if config.cols == 2),
+        "{:?}",
+        manifest.parameters
+    );
     for file in &manifest.files {
         assert!(folder.join(file).is_file(), "{file} is missing");
     }

@@ -293,17 +293,18 @@ fn upper(name: &str) -> String {
     text
 }
 
-/// The map as a C header.
-#[must_use]
-pub fn c_header() -> String {
-    let mut text = String::from(
-        "/* Registers of fgmp_accelerator: byte addresses, fields, error codes. Generated. */\n#ifndef FGMP_REGISTERS_H\n#define FGMP_REGISTERS_H\n",
-    );
-    for (place, register) in REGISTERS.iter().enumerate() {
+/// Registers and their fields as definitions of C, with what names begin with and each register's byte address.
+pub(crate) fn c_definitions(
+    registers: &[RegisterEntry],
+    prefix: &str,
+    address: impl Fn(usize) -> u32,
+) -> String {
+    let mut text = String::new();
+    for (place, register) in registers.iter().enumerate() {
         // Writing to a string can't fail.
         let _ = writeln!(
             text,
-            "\n/* {} ({}) */\n#define FGMP_{} 0x{:02X}u",
+            "\n/* {} ({}) */\n#define {prefix}{} 0x{:02X}u",
             register.doc,
             register.access.name(),
             register.name,
@@ -312,7 +313,7 @@ pub fn c_header() -> String {
         for field in register.fields {
             let _ = writeln!(
                 text,
-                "#define FGMP_{0}_{1}_SHIFT {2}u /* {3} */\n#define FGMP_{0}_{1}_MASK 0x{4:08X}u",
+                "#define {prefix}{0}_{1}_SHIFT {2}u /* {3} */\n#define {prefix}{0}_{1}_MASK 0x{4:08X}u",
                 register.name,
                 field.name,
                 field.low,
@@ -321,6 +322,16 @@ pub fn c_header() -> String {
             );
         }
     }
+    text
+}
+
+/// The map as a C header.
+#[must_use]
+pub fn c_header() -> String {
+    let mut text = String::from(
+        "/* Registers of fgmp_accelerator: byte addresses, fields, error codes. Generated. */\n#ifndef FGMP_REGISTERS_H\n#define FGMP_REGISTERS_H\n",
+    );
+    text += &c_definitions(REGISTERS, "FGMP_", address);
     text.push_str("\n/* What FGMP_ERROR reads. */\n");
     for (error, doc) in JobError::ALL {
         let _ = writeln!(

@@ -21,6 +21,8 @@ use crate::emit::Port;
 const RESULTS: usize = 200;
 /// Blocks in the quantizer's vectors.
 const QUANTIZER_BLOCKS: usize = 96;
+/// Streams that there are vectors for: three go in, four come out.
+pub const STREAMS: [&str; 7] = ["weight", "act", "out", "x", "payload", "scale", "tag"];
 /// The vectors' multipliers, exact in FP32.
 const OUTPUT_SCALE: f32 = 1.0 / 4096.0;
 const INPUT_SCALE: f32 = 1.5;
@@ -47,7 +49,7 @@ fn random_block(rng: &mut ChaCha8Rng) -> Block {
 }
 
 /// Binary digits, most significant first.
-fn bits(value: u128, width: usize) -> String {
+pub(super) fn bits(value: u128, width: usize) -> String {
     format!("{value:0width$b}")
 }
 
@@ -61,7 +63,7 @@ fn block_bits(block: &PackedBlock) -> String {
 }
 
 /// A line of a hex file from binary digits.
-fn hex_line(binary: &str) -> String {
+pub(super) fn hex_line(binary: &str) -> String {
     let padded = format!("{}{binary}", "0".repeat((4 - binary.len() % 4) % 4));
     let mut line: String = padded
         .as_bytes()

@@ -264,7 +264,12 @@ impl Compiler {
                 let alike: Vec<usize> = (0..self.units.len())
                     .filter(|other| base(*other) == base(number))
                     .collect();
-                let mut name = format!("{}{}", options.prefix, base(number));
+                // A top within another one has the prefix already.
+                let mut name = if base(number).starts_with(&options.prefix) {
+                    base(number).to_owned()
+                } else {
+                    format!("{}{}", options.prefix, base(number))
+                };
                 if alike.len() > 1 {
                     for (parameter, value) in &unit.description.parameters {
                         let differs = alike.iter().any(|other| {

@@ -8,6 +8,7 @@
 
 mod allocator;
 mod clusters;
+mod config;
 mod down;
 mod engine;
 mod loader;
@@ -21,6 +22,7 @@ mod weights;
 
 pub use allocator::Allocator;
 pub use clusters::ClusterTable;
+pub use config::{LEAVES, MOST_NODES, PageTableConfig, SEGMENTS, SelectorConfig, TreeConfigError};
 pub use down::DownPass;
 pub use engine::PruningEngine;
 pub use loader::PruneLoader;

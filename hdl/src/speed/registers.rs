@@ -2,7 +2,7 @@
 
 use super::bus::HOST_ADDRESS;
 use crate::accelerator::registers::{
-    AXIL_ADDRESS, Access, RegisterEntry, field, markdown_rows, register_table,
+    AXIL_ADDRESS, Access, RegisterEntry, c_definitions, field, markdown_rows, register_table,
 };
 use crate::prelude::*;
 
@@ -110,6 +110,17 @@ This page is generated from the table in `hdl::speed::registers`.\n\n\
     );
     text += &markdown_rows(REGISTERS, |place| format!("{:#05X}", address(place)));
     text.push_str("\nCounters have 32 bits and wrap.\n");
+    text
+}
+
+/// The map as a C header; that of the accelerator's registers, which lie below, is [`crate::accelerator::registers::c_header`].
+#[must_use]
+pub fn c_header() -> String {
+    let mut text = String::from(
+        "/* Registers of fgmp_speed above those of the accelerator in it (fgmp_registers.h): byte addresses, fields. Generated. */\n#ifndef FGMP_SPEED_REGISTERS_H\n#define FGMP_SPEED_REGISTERS_H\n",
+    );
+    text += &c_definitions(REGISTERS, "FGMP_SPEED_", address);
+    text.push_str("\n#endif\n");
     text
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use gates::liberty::Library;
-use hdl::config::ArrayConfig;
+use hdl::bundle::Parameters;
 use serde::Serialize;
 use synth::asic::{Goal, MappedReport, Options, Proof, Timing, default_library, map, prove, time};
 use synth::yosys::Hierarchy;
@@ -14,7 +14,7 @@ use crate::output::{Outcome, Output, count};
 
 #[derive(Serialize)]
 struct Report {
-    parameters: ArrayConfig,
+    parameters: Parameters,
     #[serde(flatten)]
     mapped: MappedReport,
     timing: Option<Timing>,
@@ -30,20 +30,22 @@ pub const fn goal(name: GoalName) -> Goal {
 }
 
 /// Runs the command.
-pub fn run(
-    arguments: &Synth,
-    library: Option<&Path>,
-    config: ArrayConfig,
-    output: &Output,
-) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Synth, library: Option<&Path>, output: &Output) -> anyhow::Result<Outcome> {
     let asic = &arguments.asic;
     let liberty = match library.or(asic.liberty.as_deref()) {
         Some(path) => path.to_owned(),
         None => default_library()?,
     };
     let library = Library::open(&liberty)?;
-    let (bundle, module) =
-        super::module::find(arguments.module.as_deref().unwrap_or("pe"), config)?;
+    let super::module::Found {
+        name: module,
+        bundle,
+        parameters,
+        ..
+    } = super::module::find(
+        arguments.module.as_deref().unwrap_or("pe"),
+        arguments.design,
+    )?;
     let spinner = output.spinner("yosys");
     let options = Options {
         goal: goal(asic.goal),
@@ -100,7 +102,7 @@ pub fn run(
     }
     output.line("not in it: wires, clock tree, floorplan");
     output.json(&Report {
-        parameters: config,
+        parameters,
         mapped: mapped.report.clone(),
         timing: analysed,
         proof,

@@ -20,7 +20,7 @@ use crate::output::{Outcome, Output, count};
 
 /// Runs the command.
 pub fn run(arguments: &Synth, seed: u64, output: &Output) -> anyhow::Result<Outcome> {
-    let config = arguments.array.config()?;
+    let config = arguments.design.array.config()?;
     let path = arguments.store.clone().unwrap_or_else(Store::default_path);
     let store = if arguments.fresh {
         Store::anew(path)
@@ -62,12 +62,10 @@ pub fn run(arguments: &Synth, seed: u64, output: &Output) -> anyhow::Result<Outc
         return table(arguments, config, &options(device), output);
     }
     match &arguments.target {
-        Some(TargetName::Device(device)) => {
-            module::place(arguments, config, &options(device), output)
-        }
-        Some(TargetName::Family(family)) => module::map(arguments, config, *family, output),
-        Some(TargetName::Asic(library)) => asic::run(arguments, library.as_deref(), config, output),
-        None => module::map(arguments, config, synth::yosys::Target::Generic, output),
+        Some(TargetName::Device(device)) => module::place(arguments, &options(device), output),
+        Some(TargetName::Family(family)) => module::map(arguments, *family, output),
+        Some(TargetName::Asic(library)) => asic::run(arguments, library.as_deref(), output),
+        None => module::map(arguments, synth::yosys::Target::Generic, output),
     }
 }
 

@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use anyhow::bail;
-use hdl::build::{PREFIX, TOP, emit_accelerator, emit_core};
-use hdl::config::ArrayConfig;
+use clap::ValueEnum;
+use hdl::build::{PREFIX, TOP};
+use hdl::bundle::{Parameters, Top};
 use hdl::emit::Bundle;
+use hdl::speed::SpeedConfig;
 use serde::Serialize;
 use serde_json::json;
 use synth::device::Device;
@@ -15,12 +17,12 @@ use synth::table::{Build, Options, implement};
 use synth::yosys::{Hierarchy, Mapping, Multipliers, SynthReport, Target, cells};
 
 use super::{clock, multipliers_name, placement};
-use crate::arguments::Synth;
+use crate::arguments::{DesignArguments, Synth, TopName};
 use crate::output::{Outcome, Output, count};
 
 #[derive(Serialize)]
 struct Mapped {
-    parameters: ArrayConfig,
+    parameters: Parameters,
     seconds: f64,
     total: u64,
     #[serde(flatten)]
@@ -29,7 +31,7 @@ struct Mapped {
 
 #[derive(Serialize)]
 struct Placed {
-    parameters: ArrayConfig,
+    parameters: Parameters,
     module: String,
     device: &'static Device,
     target_mhz: u32,
@@ -39,24 +41,65 @@ struct Placed {
     build: Build,
 }
 
-/// The bundle that has the wanted module, and the module's full name: of core or accelerator, whose parts are the same.
-pub fn find(wanted: &str, config: ArrayConfig) -> anyhow::Result<(Bundle, String)> {
+/// A module, and the first top that has it.
+pub struct Found {
+    /// The module's full name.
+    pub name: String,
+    /// All modules of the top.
+    pub bundle: Bundle,
+    /// The top's parameters.
+    pub parameters: Parameters,
+    /// The part of them that people are told.
+    pub sizes: String,
+}
+
+/// Looks for a module in all tops: core, accelerator, SPEED, and tree search's.
+pub fn find(wanted: &str, design: DesignArguments) -> anyhow::Result<Found> {
     // `pe` is as good as `fgmp_pe`.
     let prefixed = format!("{PREFIX}{wanted}");
-    let mut modules = Vec::new();
-    for bundle in [emit_core(config)?, emit_accelerator(config)?] {
+    let mut known = Vec::new();
+    for name in TopName::value_variants() {
+        let top = design.top(*name)?;
+        let bundle = top.emit()?;
         for name in [wanted, prefixed.as_str()] {
             if bundle.modules.iter().any(|it| it.name == name) {
-                return Ok((bundle, name.to_owned()));
+                return Ok(Found {
+                    name: name.to_owned(),
+                    bundle,
+                    parameters: top.parameters(),
+                    sizes: sizes(top),
+                });
             }
         }
-        modules = bundle.modules;
+        for module in bundle.modules {
+            if !known.contains(&module.name) {
+                known.push(module.name);
+            }
+        }
     }
-    let names: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
     bail!(
-        "--module {wanted}: neither core nor accelerator has such a module; the accelerator has {}",
-        names.join(", ")
+        "--module {wanted}: there is no such module; there are {}",
+        known.join(", ")
     )
+}
+
+/// How large a top is.
+fn sizes(top: Top) -> String {
+    match top {
+        Top::Core(array) | Top::Accelerator(array) | Top::Speed(SpeedConfig { array, .. }) => {
+            format!("{} x {} array", array.rows, array.cols)
+        }
+        Top::TreeSelector(config) => {
+            format!("{} leaves, {} nodes", config.built_leaves(), config.nodes)
+        }
+        Top::PageTable(config) => {
+            format!(
+                "{} segments, {} pages",
+                config.built_segments(),
+                config.pages
+            )
+        }
+    }
 }
 
 const fn multipliers(arguments: &Synth) -> Multipliers {
@@ -68,17 +111,17 @@ const fn multipliers(arguments: &Synth) -> Multipliers {
 }
 
 /// Clock and cells on a device, in the harness of the table.
-pub fn place(
-    arguments: &Synth,
-    config: ArrayConfig,
-    options: &Options<'_>,
-    output: &Output,
-) -> anyhow::Result<Outcome> {
+pub fn place(arguments: &Synth, options: &Options<'_>, output: &Output) -> anyhow::Result<Outcome> {
     let device = options.device;
     if !options.seeds.is_empty() {
         synth::nextpnr::find(device)?;
     }
-    let (mut bundle, name) = find(arguments.module.as_deref().unwrap_or(TOP), config)?;
+    let Found {
+        name,
+        mut bundle,
+        parameters,
+        sizes,
+    } = find(arguments.module.as_deref().unwrap_or(TOP), arguments.design)?;
     // The wanted module stands last, without what it does not hold.
     let used = bundle.instance_counts(&name);
     bundle
@@ -91,7 +134,7 @@ pub fn place(
     let text = bundle.concatenated() + &harness.text;
     let progress = output.progress("mapping", 1 + options.seeds.len() as u64);
     progress.tick();
-    let subject = json!({ "module": name, "parameters": config });
+    let subject = json!({ "module": name, "parameters": parameters });
     let build = implement(
         &text,
         harness::TOP,
@@ -106,9 +149,7 @@ pub fn place(
     progress.finish_and_clear();
 
     output.line(format!(
-        "{name} ({} x {} array) on {device} ({}), multipliers: {}; {}; {}",
-        config.rows,
-        config.cols,
+        "{name} ({sizes}) on {device} ({}), multipliers: {}; {}; {}",
         device.part,
         multipliers_name(build.multipliers),
         build.tool,
@@ -167,7 +208,7 @@ pub fn place(
         build.seconds
     ));
     output.json(&Placed {
-        parameters: config,
+        parameters,
         module: name,
         device,
         target_mhz: options.target_mhz,
@@ -179,13 +220,13 @@ pub fn place(
 }
 
 /// Cells of one module, module by module.
-pub fn map(
-    arguments: &Synth,
-    config: ArrayConfig,
-    target: Target,
-    output: &Output,
-) -> anyhow::Result<Outcome> {
-    let (bundle, module) = find(arguments.module.as_deref().unwrap_or(TOP), config)?;
+pub fn map(arguments: &Synth, target: Target, output: &Output) -> anyhow::Result<Outcome> {
+    let Found {
+        name: module,
+        bundle,
+        parameters,
+        sizes,
+    } = find(arguments.module.as_deref().unwrap_or(TOP), arguments.design)?;
     let spinner = output.spinner("yosys");
     let start = Instant::now();
     let mapping = Mapping {
@@ -198,10 +239,7 @@ pub fn map(
     spinner.finish_and_clear();
 
     output.line(format!(
-        "{} ({} x {} array) for {}, module by module, {}",
-        module,
-        config.rows,
-        config.cols,
+        "{module} ({sizes}) for {}, module by module, {}",
         target.name(),
         synthesis.tool
     ));
@@ -229,7 +267,7 @@ pub fn map(
         count(total)
     ));
     output.json(&Mapped {
-        parameters: config,
+        parameters,
         seconds,
         total,
         synthesis,
