@@ -393,6 +393,53 @@ fn emit_writes_the_accelerator_with_its_registers() {
 }
 
 #[test]
+fn emit_writes_the_other_tops() {
+    for (arguments, top, parameter, value, files) in [
+        (
+            &["speed", "--rows", "1", "--cols", "2"][..],
+            "fgmp_speed",
+            "entry_bits",
+            12,
+            &["fgmp_speed_registers.h", "speed_registers.md"][..],
+        ),
+        (
+            &["tree-selector", "--leaves", "20"],
+            "fgmp_tree_selector",
+            "built_leaves",
+            64,
+            &["tb/fgmp_tree_selector_tb.v", "tb/jobs.hex"],
+        ),
+        (
+            &["page-table", "--segments", "100", "--pages", "99"],
+            "fgmp_page_table",
+            "built_segments",
+            256,
+            &["tb/fgmp_page_table_tb.v", "tb/commands.hex"],
+        ),
+    ] {
+        let folder = folder();
+        let output = fgmp()
+            .current_dir(folder.path())
+            .args(["emit", "--json", "-", "--top"])
+            .args(arguments)
+            .assert()
+            .success()
+            .get_output()
+            .stdout
+            .clone();
+        let report = json(&output);
+        assert_eq!(report["top"], top);
+        assert_eq!(report["parameters"][parameter], value);
+        let last = report["modules"].as_array().unwrap().last().unwrap();
+        assert_eq!(last["name"], top);
+        only(folder.path(), &[top]);
+        for file in files {
+            assert!(folder.path().join(top).join(file).is_file(), "{file}");
+        }
+    }
+}
+
+#[test]
 fn cosim_falls_back_and_says_so_when_verilator_is_missing() {
     fgmp()
         .env("VERILATOR", "/nonexistent/verilator")
@@ -449,22 +496,24 @@ fn cosim_runs_a_layer_and_records_a_waveform() {
 
 #[test]
 fn synth_counts_the_cells_of_a_module() {
-    let output = fgmp()
-        .args([
-            "synth",
-            "--module",
-            "aligned_product",
-            "--target",
-            "ice40",
-            "--json",
-            "-",
-        ])
-        .assert()
-        .success()
-        .get_output()
-        .stdout
-        .clone();
-    assert!(json(&output)["cells"]["SB_LUT4"].as_u64().unwrap() > 50);
+    // One of the core's, one that only the tree selector has.
+    for (module, target, cell) in [
+        ("aligned_product", "ice40", "SB_LUT4"),
+        ("share_server", "ecp5", "LUT4"),
+    ] {
+        let output = fgmp()
+            .args(["synth", "--module", module, "--target", target])
+            .args(["--json", "-"])
+            .assert()
+            .success()
+            .get_output()
+            .stdout
+            .clone();
+        assert!(
+            json(&output)["cells"][cell].as_u64().unwrap() > 50,
+            "{module}"
+        );
+    }
 }
 
 #[test]
@@ -913,6 +962,15 @@ fn unknown_flags_and_values_are_refused() {
     );
     refused(fgmp().args(["emit", "--rows", "0"]), "rows = 0");
     refused(fgmp().args(["emit", "--rows", "65"]), "1 to 64 rows");
+    for (arguments, message) in [
+        (&["speed", "--repetitions", "9"][..], "repetitions = 9"),
+        (&["tree-selector", "--leaves", "1"], "leaves = 1"),
+        (&["tree-selector", "--nodes", "1000"], "nodes = 1000"),
+        (&["page-table", "--pages", "5000"], "pages = 5000"),
+        (&["page-table", "--page-tokens", "0"], "page_tokens = 0"),
+    ] {
+        refused(fgmp().args(["emit", "--top"]).args(arguments), message);
+    }
     refused(fgmp().args(["cosim", "--max-k", "100"]), "multiple of 16");
     refused(
         fgmp().args(["cosim", "--layer", "model.layers.9.mlp.up_proj"]),

@@ -24,7 +24,6 @@ mod pool;
 mod programme;
 mod prune;
 pub mod published;
-#[cfg(feature = "strategies")]
 pub mod samples;
 mod select;
 mod solve;

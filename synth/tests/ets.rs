@@ -448,7 +448,9 @@ const SERVER: &str = "
   wire f_some = weight_q != 0 && rest_q != 0;
   always @* if (!f_first) begin
 `ifdef DIVIDES
-    assert (state_q != 3);
+    if (state_q == MULTIPLY) assert (multiplied_q == f_product && quotient_q == 0);
+    if (state_q == MULTIPLY && f_some) assert (f_number == f_product + sum_q - 1);
+    if (state_q == MULTIPLY) assert (at_q < 3 && {1'd0, rest_q} < (4'd2 << at_q));
     if (state_q != IDLE) assert ({1'd0, weight_q} <= sum_q && f_product == rest_q * weight_q);
     if (state_q != IDLE) assert (f_last == ({1'd0, weight_q} == sum_q));
     if (state_q == DIVIDE || (state_q == GIVE && f_some)) assert (f_some && f_number == f_product + sum_q - 1);
@@ -498,8 +500,8 @@ fn the_budget_is_never_exceeded() {
         // Rounded down.
         (
             "SHARE",
-            "({1'd0, product_p} + {3'd0, sum_q}) - 7'd1",
-            "{1'd0, product_p}",
+            "({1'd0, multiplied_q} + {3'd0, sum_q}) - 7'd1",
+            "{1'd0, multiplied_q}",
         ),
         // A bit of the quotient is left out.
         ("LAST", "if (rest_q[2]) top = 5'd2;", ""),

@@ -1,4 +1,4 @@
-//! Choices to be made, for the tests and benches of every crate: trees as searches grow them, and such that are hard.
+//! Choices to be made, for tests and benches of every crate and for the testbenches of bundles: trees as searches grow them, and such that are hard.
 
 use super::{
     NodeId, Prices, Programme, ProgrammeError, PruneJob, Scores, SearchTree, State, Temperature,

@@ -77,6 +77,9 @@ pub struct Allocator<const A: usize> {
     best: DataRegister<Bits<ENTRY>>,
     place: DataRegister<Bits<NUMBER>>,
     weighing: DataRegister<Bit>,
+    /// A leaf in its order, to be weighed.
+    found: DataRegister<Bits<ENTRY>>,
+    is_found: DataRegister<Bit>,
     weighed: DataRegister<Bits<NUMBER>>,
     sum: DataRegister<Bits<SUM>>,
     scored: Signal<Local, Bit>,
@@ -88,7 +91,9 @@ pub struct Allocator<const A: usize> {
 impl<const A: usize> Logic for Allocator<A> {
     fn update(&mut self) {
         registers!(self, clock, reset, state);
-        data_registers!(self, clock, number, best, place, weighing, weighed, sum);
+        data_registers!(
+            self, clock, number, best, place, weighing, found, is_found, weighed, sum
+        );
 
         // Leaves are sorted; those that get nothing as if they had no score.
         self.scored.next = self.leaf_scored.val() && self.leaf_kept.val();
@@ -112,11 +117,15 @@ impl<const A: usize> Logic for Allocator<A> {
 
         // Each gets its weight.
         self.weights.clock.next = self.clock.val();
-        self.weights.reset.next = self.reset.val();
+        // What is under way is dropped.
+        self.weights.reset.next = self.reset.val() || self.start.val();
         self.weights.best.next = self.best.q.val();
         self.weights.rate.next = self.rate.val();
-        self.weights.leaf_valid.next = self.state.q.val() == WEIGH && self.weighing.q.val();
-        self.weights.leaf.next = self.sorter.found.val();
+        self.found.d.next = self.sorter.found.val();
+        self.is_found.d.next =
+            self.state.q.val() == WEIGH && self.weighing.q.val() && !self.start.val();
+        self.weights.leaf_valid.next = self.is_found.q.val();
+        self.weights.leaf.next = self.found.q.val();
         self.shares.clock.next = self.clock.val();
         self.shares.write.next = self.state.q.val() == WEIGH && self.weights.weight_valid.val();
         self.shares.write_address.next = bit_cast::<A, NUMBER>(self.weighed.q.val());

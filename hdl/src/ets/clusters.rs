@@ -33,7 +33,7 @@ pub struct ClusterTable<const A: usize> {
     pub walk_counts: Signal<In, Bit>,
     /// What is earned in any case: cover less multiplier, summed over the clusters.
     pub slack: Signal<Out, Bits<VALUE>>,
-    /// The leaf's cluster.
+    /// A leaf's cluster.
     pub cluster: Signal<In, Bits<NUMBER>>,
     /// The leaf's number.
     pub number: Signal<In, Bits<NUMBER>>,
@@ -41,28 +41,37 @@ pub struct ClusterTable<const A: usize> {
     pub priced: Signal<In, Bit>,
     /// What the leaf earns.
     pub bonus: Signal<Out, Bits<VALUE>>,
-    /// Take note of the leaf; not during a walk.
+    /// Take note of a leaf; not during a walk.
     pub note: Signal<In, Bit>,
+    /// Its number.
+    pub note_number: Signal<In, Bits<NUMBER>>,
+    /// Its cluster.
+    pub note_cluster: Signal<In, Bits<NUMBER>>,
     /// It is kept.
     pub selected: Signal<In, Bit>,
     /// Its rank among those that are kept as it is.
     pub rank: Signal<In, Bits<VALUE>>,
     /// Of equal ranks the last leaf owns the cluster, not the first.
     pub late: Signal<In, Bit>,
-    /// A leaf of the cluster is kept.
+    /// A leaf of that cluster is kept.
     pub covered: Signal<Out, Bit>,
 
     multipliers: LutRam<VALUE, A>,
     tallies: LutRam<2, A>,
     ranks: LutRam<VALUE, A>,
     owners: LutRam<NUMBER, A>,
+    /// A multiplier that was moved, to be written.
+    moved: DataRegister<Bits<VALUE>>,
+    moved_at: DataRegister<Bits<A>>,
+    moves: DataRegister<Bit>,
+    counts: DataRegister<Bit>,
     sum: DataRegister<Bits<VALUE>>,
-    at: Signal<Local, Bits<A>>,
+    noted: Signal<Local, Bits<A>>,
     tally: Signal<Local, Bits<2>>,
     new_tally: Signal<Local, Bits<2>>,
     multiplier: Signal<Local, Bits<VALUE>>,
-    moved: Signal<Local, Bits<VALUE>>,
     room: Signal<Local, Bits<VALUE>>,
+    rest: Signal<Local, Bits<VALUE>>,
     behind: Signal<Local, Bits<VALUE>>,
     better: Signal<Local, Bit>,
 }
@@ -71,21 +80,21 @@ pub struct ClusterTable<const A: usize> {
 #[kernel]
 impl<const A: usize> Logic for ClusterTable<A> {
     fn update(&mut self) {
-        data_registers!(self, clock, sum);
+        data_registers!(self, clock, moved, moved_at, moves, counts, sum);
         self.multipliers.clock.next = self.clock.val();
         self.tallies.clock.next = self.clock.val();
         self.ranks.clock.next = self.clock.val();
         self.owners.clock.next = self.clock.val();
 
-        // A walk that moves multipliers meets passes that don't read them.
-        self.at.next = bit_cast::<A, NUMBER>(self.cluster.val());
-        self.ranks.read_address.next = self.at.val();
-        self.ranks.write_address.next = self.at.val();
-        self.owners.read_address.next = self.at.val();
-        self.owners.write_address.next = self.at.val();
-        self.multipliers.read_address.next = self.at.val();
-        self.tallies.read_address.next = self.at.val();
-        self.tallies.write_address.next = self.at.val();
+        // A walk that moves multipliers meets passes that don't read them, and no notes.
+        self.noted.next = bit_cast::<A, NUMBER>(self.note_cluster.val());
+        self.ranks.read_address.next = self.noted.val();
+        self.ranks.write_address.next = self.noted.val();
+        self.owners.write_address.next = self.noted.val();
+        self.owners.read_address.next = bit_cast::<A, NUMBER>(self.cluster.val());
+        self.multipliers.read_address.next = bit_cast::<A, NUMBER>(self.cluster.val());
+        self.tallies.read_address.next = self.noted.val();
+        self.tallies.write_address.next = self.noted.val();
         if self.walk.val() {
             self.tallies.read_address.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
             self.tallies.write_address.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
@@ -93,36 +102,36 @@ impl<const A: usize> Logic for ClusterTable<A> {
         if self.walk_move.val() {
             self.multipliers.read_address.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
         }
-        self.multipliers.write_address.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
         self.tally.next = self.tallies.read_data.val();
         self.multiplier.next = self.multipliers.read_data.val();
 
-        // Multipliers move within 0 and what a cluster is worth.
-        self.room.next = self.cover_worth.val() - self.multiplier.val() - self.step.val();
+        // Multipliers move within 0 and what a cluster is worth, and are written a cycle later.
+        self.room.next = self.cover_worth.val() - self.step.val() - self.multiplier.val();
+        self.rest.next = self.multiplier.val() - self.step.val();
+        self.moved.d.next = self.multiplier.val();
         if self.tally.val() == MORE_KEPT {
-            self.room.next = self.multiplier.val() - self.step.val();
-        }
-        self.moved.next = self.multiplier.val();
-        if self.tally.val() == MORE_KEPT {
-            self.moved.next = self.room.val();
-            if self.room.val().get_bit(SIGN) {
-                self.moved.next = 0.into();
+            self.moved.d.next = self.rest.val();
+            if self.rest.val().get_bit(SIGN) {
+                self.moved.d.next = 0.into();
             }
         }
         if self.tally.val() == UNSEEN || self.tally.val() == NONE_KEPT {
-            self.moved.next = self.multiplier.val() + self.step.val();
+            self.moved.d.next = self.multiplier.val() + self.step.val();
             if self.room.val().get_bit(SIGN) {
-                self.moved.next = self.cover_worth.val();
+                self.moved.d.next = self.cover_worth.val();
             }
         }
         if self.walk_initial.val() {
-            self.moved.next = self.cover_worth.val() >> 1;
+            self.moved.d.next = self.cover_worth.val() >> 1;
         }
-        self.multipliers.write.next =
-            self.walk.val() && (self.walk_initial.val() || self.walk_move.val());
-        self.multipliers.write_data.next = self.moved.val();
-        if self.walk.val() && self.walk_counts.val() {
-            self.sum.d.next = self.sum.q.val() + self.cover_worth.val() - self.moved.val();
+        self.moved_at.d.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
+        self.moves.d.next = self.walk.val() && (self.walk_initial.val() || self.walk_move.val());
+        self.counts.d.next = self.walk.val() && self.walk_counts.val();
+        self.multipliers.write.next = self.moves.q.val();
+        self.multipliers.write_address.next = self.moved_at.q.val();
+        self.multipliers.write_data.next = self.moved.q.val();
+        if self.counts.q.val() {
+            self.sum.d.next = self.sum.q.val() + self.cover_worth.val() - self.moved.q.val();
         }
         if self.walk_start.val() {
             self.sum.d.next = 0.into();
@@ -166,6 +175,6 @@ impl<const A: usize> Logic for ClusterTable<A> {
         self.ranks.write.next = self.note.val() && self.better.val();
         self.ranks.write_data.next = self.rank.val();
         self.owners.write.next = self.note.val() && self.better.val();
-        self.owners.write_data.next = self.number.val();
+        self.owners.write_data.next = self.note_number.val();
     }
 }

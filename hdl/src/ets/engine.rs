@@ -13,15 +13,17 @@ mod state {
     pub const CLEAR: u64 = 1;
     pub const UP: u64 = 2;
     pub const DOWN: u64 = 3;
-    pub const COUNT: u64 = 4;
-    pub const DECIDE: u64 = 5;
-    pub const DONE: u64 = 6;
+    pub const SETTLE: u64 = 4;
+    pub const COUNT: u64 = 5;
+    pub const DECIDE: u64 = 6;
+    pub const DONE: u64 = 7;
 }
 
 const LOAD: u64 = state::LOAD;
 const CLEAR: u64 = state::CLEAR;
 const UP: u64 = state::UP;
 const DOWN: u64 = state::DOWN;
+const SETTLE: u64 = state::SETTLE;
 const COUNT: u64 = state::COUNT;
 const DECIDE: u64 = state::DECIDE;
 const DONE: u64 = state::DONE;
@@ -99,6 +101,19 @@ pub struct PruningEngine<const A: usize, const H: usize> {
     /// What was read a cycle ago.
     there: DataRegister<Bits<ADDRESS>>,
     is_there: DataRegister<Bit>,
+    /// The vertex of two cycles ago.
+    place: DataRegister<Bits<ADDRESS>>,
+    is_placed: DataRegister<Bit>,
+    value: DataRegister<Bits<VALUE>>,
+    shape: DataRegister<Bits<SHAPE>>,
+    above: DataRegister<Bits<NUMBER>>,
+    keep: DataRegister<Bit>,
+    /// That of three cycles ago, in a pass up.
+    raised: DataRegister<Bits<ADDRESS>>,
+    is_raised: DataRegister<Bit>,
+    /// It is the last of a pass.
+    up_ends: DataRegister<Bit>,
+    down_ends: DataRegister<Bit>,
     walking: DataRegister<Bit>,
     walk_at: DataRegister<Bits<NUMBER>>,
     /// This is a round's first half.
@@ -109,6 +124,7 @@ pub struct PruningEngine<const A: usize, const H: usize> {
     half: DataRegister<Bits<9>>,
     step: DataRegister<Bits<VALUE>>,
     top: DataRegister<Bits<VALUE>>,
+    half_bound: DataRegister<Bits<VALUE>>,
     bounded: DataRegister<Bit>,
     bound: DataRegister<Bits<VALUE>>,
     found: DataRegister<Bit>,
@@ -119,14 +135,12 @@ pub struct PruningEngine<const A: usize, const H: usize> {
     best_none: DataRegister<Bit>,
     best_alone: DataRegister<Bits<NUMBER>>,
     reached: DataRegister<Bit>,
-    shape: Signal<Local, Bits<SHAPE>>,
     is_leaf: Signal<Local, Bit>,
     number: Signal<Local, Bits<NUMBER>>,
     cluster: Signal<Local, Bits<NUMBER>>,
     depth: Signal<Local, Bits<NUMBER>>,
     going_up: Signal<Local, Bit>,
     going_down: Signal<Local, Bit>,
-    half_bound: Signal<Local, Bits<VALUE>>,
     tighter: Signal<Local, Bits<VALUE>>,
     better: Signal<Local, Bits<VALUE>>,
     distance: Signal<Local, Bits<VALUE>>,
@@ -185,6 +199,16 @@ impl<const A: usize, const H: usize> Default for PruningEngine<A, H> {
             reading: Default::default(),
             there: Default::default(),
             is_there: Default::default(),
+            place: Default::default(),
+            is_placed: Default::default(),
+            value: Default::default(),
+            shape: Default::default(),
+            above: Default::default(),
+            keep: Default::default(),
+            raised: Default::default(),
+            is_raised: Default::default(),
+            up_ends: Default::default(),
+            down_ends: Default::default(),
             walking: Default::default(),
             walk_at: Default::default(),
             priced: Default::default(),
@@ -193,6 +217,7 @@ impl<const A: usize, const H: usize> Default for PruningEngine<A, H> {
             half: Default::default(),
             step: Default::default(),
             top: Default::default(),
+            half_bound: Default::default(),
             bounded: Default::default(),
             bound: Default::default(),
             found: Default::default(),
@@ -201,14 +226,12 @@ impl<const A: usize, const H: usize> Default for PruningEngine<A, H> {
             best_none: Default::default(),
             best_alone: Default::default(),
             reached: Default::default(),
-            shape: Default::default(),
             is_leaf: Default::default(),
             number: Default::default(),
             cluster: Default::default(),
             depth: Default::default(),
             going_up: Default::default(),
             going_down: Default::default(),
-            half_bound: Default::default(),
             tighter: Default::default(),
             better: Default::default(),
             distance: Default::default(),
@@ -223,16 +246,17 @@ impl<const A: usize, const H: usize> Default for PruningEngine<A, H> {
 /// Chooses the leaves to keep, by rounds of passes over the tree (`golden::ets::prune` is its twin).
 ///
 /// A round has two halves: leaves earn their clusters' multipliers, which also gives a bound; then only the owner of each cluster earns what the cluster is worth. Each half is a pass up, from the last vertex to the first,
-/// and a pass down, one vertex a cycle, and two cycles to compare. While the second half's pass goes up, a walk over the clusters moves the multipliers by what the first half kept.
+/// and a pass down, one vertex a cycle, and some cycles for what is under way and to compare. While the second half's pass goes up, a walk over the clusters moves the multipliers by what the first half kept.
 /// The best set is kept, the other memory takes the next one. It ends after so many rounds, or when the best set reaches the bound.
 #[kernel]
 impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
     fn update(&mut self) {
         registers!(self, clock, reset, state);
         data_registers!(
-            self, clock, last, count, at, reading, there, is_there, walking, walk_at, priced, late,
-            round, half, step, top, bounded, bound, found, best, second, best_none, best_alone,
-            reached
+            self, clock, last, count, at, reading, there, is_there, place, is_placed, value, shape,
+            above, keep, raised, is_raised, up_ends, down_ends, walking, walk_at, priced, late,
+            round, half, step, top, half_bound, bounded, bound, found, best, second, best_none,
+            best_alone, reached
         );
 
         // Nodes become vertices.
@@ -264,7 +288,7 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
             self.count.d.next = self.count.q.val() + 1;
         }
 
-        // Vertices are read one a cycle, and are there a cycle later.
+        // Vertices are read one a cycle, are there a cycle later, and in registers another one later.
         self.values.read.next = self.reading.q.val();
         self.values.read_address.next = self.at.q.val();
         self.shapes.read.next = self.reading.q.val();
@@ -274,8 +298,16 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
         self.keeps.read_address.next = self.at.q.val();
         self.there.d.next = self.at.q.val();
         self.is_there.d.next = self.reading.q.val();
-        self.going_up.next = self.state.q.val() == UP && self.is_there.q.val();
-        self.going_down.next = self.state.q.val() == DOWN && self.is_there.q.val();
+        self.place.d.next = self.there.q.val();
+        self.is_placed.d.next = self.is_there.q.val();
+        self.value.d.next = self.values.read_data.val();
+        self.shape.d.next = self.shapes.read_data.val();
+        self.above.d.next = self.shapes.read_data.val().get_bits::<NUMBER>(SHAPE_DEPTH) - 1;
+        self.keep.d.next = self.keeps.read_data.val().any();
+        self.going_up.next = self.state.q.val() == UP && self.is_placed.q.val();
+        self.going_down.next = self.state.q.val() == DOWN && self.is_placed.q.val();
+        self.up_ends.d.next = self.going_up.val() && self.place.q.val() == 0;
+        self.down_ends.d.next = self.going_down.val() && self.place.q.val() == self.last.q.val();
         if self.state.q.val() == UP {
             self.at.d.next = self.at.q.val() - 1;
             if self.at.q.val() == 0 {
@@ -288,11 +320,10 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
                 self.reading.d.next = false;
             }
         }
-        self.shape.next = self.shapes.read_data.val();
-        self.is_leaf.next = self.shape.val().get_bit(SHAPE_LEAF);
-        self.depth.next = self.shape.val().get_bits::<NUMBER>(SHAPE_DEPTH);
-        self.number.next = self.shape.val().get_bits::<NUMBER>(SHAPE_NUMBER);
-        self.cluster.next = self.shape.val().get_bits::<NUMBER>(0);
+        self.is_leaf.next = self.shape.q.val().get_bit(SHAPE_LEAF);
+        self.depth.next = self.shape.q.val().get_bits::<NUMBER>(SHAPE_DEPTH);
+        self.number.next = self.shape.q.val().get_bits::<NUMBER>(SHAPE_NUMBER);
+        self.cluster.next = self.shape.q.val().get_bits::<NUMBER>(0);
 
         // Up.
         self.up.clock.next = self.clock.val();
@@ -301,12 +332,14 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
         self.up.enable.next = self.going_up.val();
         self.up.depth.next = self.depth.val();
         self.up.leaf.next = self.is_leaf.val();
-        self.up.value.next = self.values.read_data.val();
+        self.up.value.next = self.value.q.val();
         self.up.bonus.next = self.clusters.bonus.val();
-        self.keeps.write.next = self.going_up.val();
-        self.keeps.write_address.next = self.there.q.val();
+        self.raised.d.next = self.place.q.val();
+        self.is_raised.d.next = self.going_up.val();
+        self.keeps.write.next = self.is_raised.q.val();
+        self.keeps.write_address.next = self.raised.q.val();
         self.keeps.write_data.next = self.up.keep.val().into();
-        if self.going_up.val() {
+        if self.is_raised.q.val() {
             self.top.d.next = self.up.total.val();
         }
 
@@ -315,21 +348,21 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
         self.down.start.next = self.state.q.val() == UP;
         self.down.enable.next = self.going_down.val();
         self.down.depth.next = self.depth.val();
+        self.down.above.next = self.above.q.val();
         self.down.leaf.next = self.is_leaf.val();
         self.down.number.next = self.number.val();
-        self.down.value.next = self.values.read_data.val();
-        self.down.keep.next = self.keeps.read_data.val().any();
+        self.down.cluster.next = self.cluster.val();
+        self.down.value.next = self.value.q.val();
+        self.down.keep.next = self.keep.q.val();
         self.down.covered.next = self.clusters.covered.val();
         self.down.cover_worth.next = self.cover_worth.val();
         self.first_set.clock.next = self.clock.val();
-        self.first_set.write.next =
-            self.going_down.val() && self.is_leaf.val() && self.second.q.val();
-        self.first_set.write_address.next = bit_cast::<A, NUMBER>(self.number.val());
+        self.first_set.write.next = self.down.note.val() && self.second.q.val();
+        self.first_set.write_address.next = bit_cast::<A, NUMBER>(self.down.note_number.val());
         self.first_set.write_data.next = self.down.selected.val().into();
         self.second_set.clock.next = self.clock.val();
-        self.second_set.write.next =
-            self.going_down.val() && self.is_leaf.val() && !self.second.q.val();
-        self.second_set.write_address.next = bit_cast::<A, NUMBER>(self.number.val());
+        self.second_set.write.next = self.down.note.val() && !self.second.q.val();
+        self.second_set.write_address.next = bit_cast::<A, NUMBER>(self.down.note_number.val());
         self.second_set.write_data.next = self.down.selected.val().into();
 
         // Clusters.
@@ -339,7 +372,9 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
         self.clusters.cluster.next = self.cluster.val();
         self.clusters.number.next = self.number.val();
         self.clusters.priced.next = self.priced.q.val();
-        self.clusters.note.next = self.going_down.val() && self.is_leaf.val();
+        self.clusters.note.next = self.down.note.val();
+        self.clusters.note_number.next = self.down.note_number.val();
+        self.clusters.note_cluster.next = self.down.note_cluster.val();
         self.clusters.selected.next = self.down.selected.val();
         self.clusters.rank.next = self.down.rank.val();
         self.clusters.late.next = self.late.q.val();
@@ -379,23 +414,26 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
             self.found.d.next = false;
             self.second.d.next = false;
         }
-        if self.going_up.val() && self.there.q.val() == 0 {
+        if self.up_ends.q.val() {
             self.begin_down.next = true;
         }
-        if self.going_down.val() && self.there.q.val() == self.last.q.val() {
+        if self.down_ends.q.val() {
+            self.state.d.next = SETTLE.into();
+        }
+        if self.state.q.val() == SETTLE {
             self.state.d.next = COUNT.into();
         }
 
         // The best set and the bound.
-        self.half_bound.next = self.top.q.val() + self.clusters.slack.val();
-        self.tighter.next = self.half_bound.val() - self.bound.q.val();
+        self.half_bound.d.next = self.top.q.val() + self.clusters.slack.val();
+        self.tighter.next = self.half_bound.q.val() - self.bound.q.val();
         self.better.next = self.best.q.val() - self.down.worth.val();
         if self.state.q.val() == COUNT {
             self.state.d.next = DECIDE.into();
             self.half.d.next = self.half.q.val() + 1;
             if self.priced.q.val() && (!self.bounded.q.val() || self.tighter.val().get_bit(SIGN)) {
                 self.bounded.d.next = true;
-                self.bound.d.next = self.half_bound.val();
+                self.bound.d.next = self.half_bound.q.val();
             }
             if !self.found.q.val() || self.better.val().get_bit(SIGN) {
                 self.found.d.next = true;

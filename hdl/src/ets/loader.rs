@@ -51,12 +51,17 @@ pub struct PruneLoader {
     multiplier: MulU<WEIGHT, VALUE, PRODUCT>,
     /// The leaf's weight comes next, behind its cost.
     weighing: Register<Bit>,
+    /// There are factors, and a cycle later a product.
+    factors: Register<Bit>,
     busy: Register<Bit>,
-    adds: DataRegister<Bit>,
-    ends: DataRegister<Bit>,
-    last: DataRegister<Bit>,
-    shape: DataRegister<Bits<SHAPE>>,
+    /// Of each of the two: it is added, it ends a vertex, it ends the tree, the vertex.
+    adds: [DataRegister<Bit>; 2],
+    ends: [DataRegister<Bit>; 2],
+    last: [DataRegister<Bit>; 2],
+    shape: [DataRegister<Bits<SHAPE>>; 2],
     weight: DataRegister<Bits<WEIGHT>>,
+    amount: DataRegister<Bits<WEIGHT>>,
+    factor: DataRegister<Bits<VALUE>>,
     product: DataRegister<Bits<VALUE>>,
     chain: DataRegister<Bits<VALUE>>,
     take: Signal<Local, Bit>,
@@ -70,56 +75,69 @@ pub struct PruneLoader {
 #[kernel]
 impl Logic for PruneLoader {
     fn update(&mut self) {
-        registers!(self, clock, reset, weighing, busy);
+        registers!(self, clock, reset, weighing, factors, busy);
         data_registers!(
-            self, clock, adds, ends, last, was_last, shape, weight, product, chain
+            self, clock, was_last, weight, amount, factor, product, chain
         );
+        for i in 0..2 {
+            data_registers!(self, clock, adds[i], ends[i], last[i], shape[i]);
+        }
         self.node_ready.next = !self.weighing.q.val();
         self.take.next = self.node_valid.val() && !self.weighing.q.val();
-        self.multiplier.a.next = self.node_cost.val();
-        self.multiplier.b.next = self.price.val();
+        self.amount.d.next = self.node_cost.val();
+        self.factor.d.next = self.price.val();
         if self.weighing.q.val() {
-            self.multiplier.a.next = self.weight.q.val();
-            self.multiplier.b.next = self.gain.val();
+            self.amount.d.next = self.weight.q.val();
+            self.factor.d.next = self.gain.val();
         }
-        self.product.d.next = bit_cast::<VALUE, PRODUCT>(self.multiplier.p.val());
-        self.busy.d.next = self.take.val() || self.weighing.q.val();
+        self.factors.d.next = self.take.val() || self.weighing.q.val();
         self.weighing.d.next = false;
-        self.adds.d.next = self.weighing.q.val();
+        self.adds[0].d.next = self.weighing.q.val();
         if self.take.val() {
             self.weighing.d.next = self.node_leaf.val();
             self.weight.d.next = self.node_weight.val();
-            self.shape.d.next = bit_cast::<SHAPE, 1>(self.node_leaf.val().into()) << 24
+            self.shape[0].d.next = bit_cast::<SHAPE, 1>(self.node_leaf.val().into()) << 24
                 | bit_cast::<SHAPE, NUMBER>(self.node_depth.val()) << 16
                 | bit_cast::<SHAPE, NUMBER>(self.node_number.val()) << 8
                 | bit_cast::<SHAPE, NUMBER>(self.node_cluster.val());
-            self.ends.d.next = !self.node_single.val() && !self.node_leaf.val();
+            self.ends[0].d.next = !self.node_single.val() && !self.node_leaf.val();
             self.was_last.d.next = self.node_last.val();
-            self.last.d.next = self.node_last.val() && !self.node_leaf.val();
+            self.last[0].d.next = self.node_last.val() && !self.node_leaf.val();
         }
         if self.weighing.q.val() {
-            self.ends.d.next = true;
-            self.last.d.next = self.was_last.q.val();
+            self.ends[0].d.next = true;
+            self.last[0].d.next = self.was_last.q.val();
         }
 
-        // The product is added a cycle later.
+        // Factors are multiplied a cycle later.
+        self.multiplier.a.next = self.amount.q.val();
+        self.multiplier.b.next = self.factor.q.val();
+        self.product.d.next = bit_cast::<VALUE, PRODUCT>(self.multiplier.p.val());
+        self.busy.d.next = self.factors.q.val();
+        self.adds[1].d.next = self.adds[0].q.val();
+        self.ends[1].d.next = self.ends[0].q.val();
+        self.last[1].d.next = self.last[0].q.val();
+        self.shape[1].d.next = self.shape[0].q.val();
+
+        // The product is added another cycle later.
         self.sum.next = self.chain.q.val() - self.product.q.val() - 1;
-        if self.adds.q.val() {
+        if self.adds[1].q.val() {
             self.sum.next = self.chain.q.val() + self.product.q.val();
         }
         if self.busy.q.val() {
             self.chain.d.next = self.sum.val();
-            if self.ends.q.val() {
+            if self.ends[1].q.val() {
                 self.chain.d.next = 0.into();
             }
         }
-        self.write.next = self.busy.q.val() && self.ends.q.val();
+        self.write.next = self.busy.q.val() && self.ends[1].q.val();
         self.write_value.next = self.sum.val();
-        self.write_shape.next = self.shape.q.val();
-        self.write_last.next = self.last.q.val();
+        self.write_shape.next = self.shape[1].q.val();
+        self.write_last.next = self.last[1].q.val();
         if self.start.val() {
             self.chain.d.next = 0.into();
             self.weighing.d.next = false;
+            self.factors.d.next = false;
             self.busy.d.next = false;
         }
     }

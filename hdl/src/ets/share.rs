@@ -5,11 +5,13 @@ use crate::prelude::*;
 /// What the server does.
 mod state {
     pub const IDLE: u64 = 0;
-    pub const DIVIDE: u64 = 1;
-    pub const GIVE: u64 = 2;
+    pub const MULTIPLY: u64 = 1;
+    pub const DIVIDE: u64 = 2;
+    pub const GIVE: u64 = 3;
 }
 
 const IDLE: u64 = state::IDLE;
+const MULTIPLY: u64 = state::MULTIPLY;
 const DIVIDE: u64 = state::DIVIDE;
 const GIVE: u64 = state::GIVE;
 
@@ -51,6 +53,7 @@ pub struct ShareServer<
     rest: Register<Bits<L>>,
     sum: DataRegister<Bits<S>>,
     weight: DataRegister<Bits<E>>,
+    multiplied: DataRegister<Bits<P>>,
     remainder: DataRegister<Bits<D>>,
     divisor: DataRegister<Bits<D>>,
     quotient: DataRegister<Bits<L>>,
@@ -89,6 +92,7 @@ impl<const L: usize, const E: usize, const S: usize, const P: usize, const D: us
             rest: Default::default(),
             sum: Default::default(),
             weight: Default::default(),
+            multiplied: Default::default(),
             remainder: Default::default(),
             divisor: Default::default(),
             quotient: Default::default(),
@@ -102,14 +106,16 @@ impl<const L: usize, const E: usize, const S: usize, const P: usize, const D: us
 }
 
 /// Gives each leaf the width that is left times its weight, divided by the sum of the weights that are left, rounded up; then lowers both. A bit of the quotient a cycle, from the highest bit of what is left
-/// downwards: no leaf gets more.
+/// downwards: no leaf gets more. Two cycles before the first bit, and one for the gift.
 #[kernel]
 impl<const L: usize, const E: usize, const S: usize, const P: usize, const D: usize> Logic
     for ShareServer<L, E, S, P, D>
 {
     fn update(&mut self) {
         registers!(self, clock, reset, state, rest);
-        data_registers!(self, clock, sum, weight, remainder, divisor, quotient, at);
+        data_registers!(
+            self, clock, sum, weight, multiplied, remainder, divisor, quotient, at
+        );
         self.top.next = 0.into();
         for i in 0..self._bits {
             if self.rest.q.val().get_bit(i) {
@@ -119,17 +125,21 @@ impl<const L: usize, const E: usize, const S: usize, const P: usize, const D: us
         self.product.a.next = self.rest.q.val();
         self.product.b.next = self.leaf_weight.val();
         self.shifter.a.next = bit_cast::<D, S>(self.sum.q.val());
-        self.shifter.amount.next = self.top.val();
+        self.shifter.amount.next = self.at.q.val();
         self.leaf_ready.next = self.state.q.val() == IDLE;
         if self.state.q.val() == IDLE && self.leaf_valid.val() {
             self.weight.d.next = self.leaf_weight.val();
-            self.remainder.d.next =
-                bit_cast::<D, P>(self.product.p.val()) + bit_cast::<D, S>(self.sum.q.val()) - 1;
-            self.divisor.d.next = self.shifter.y.val();
+            self.multiplied.d.next = self.product.p.val();
             self.quotient.d.next = 0.into();
             self.at.d.next = self.top.val();
+            self.state.d.next = MULTIPLY.into();
+        }
+        if self.state.q.val() == MULTIPLY {
+            self.remainder.d.next =
+                bit_cast::<D, P>(self.multiplied.q.val()) + bit_cast::<D, S>(self.sum.q.val()) - 1;
+            self.divisor.d.next = self.shifter.y.val();
             self.state.d.next = DIVIDE.into();
-            if !self.leaf_weight.val().any() || !self.rest.q.val().any() {
+            if !self.weight.q.val().any() || !self.rest.q.val().any() {
                 self.state.d.next = GIVE.into();
             }
         }

@@ -62,6 +62,9 @@ pub struct LeafSorter<const A: usize> {
     leaves: DataRegister<Bits<COUNT>>,
     run: DataRegister<Bits<COUNT>>,
     base: DataRegister<Bits<COUNT>>,
+    /// Behind the last of each run.
+    left_end: DataRegister<Bits<COUNT>>,
+    right_end: DataRegister<Bits<COUNT>>,
     left_at: DataRegister<Bits<COUNT>>,
     right_at: DataRegister<Bits<COUNT>>,
     out_at: DataRegister<Bits<COUNT>>,
@@ -69,8 +72,8 @@ pub struct LeafSorter<const A: usize> {
     right_head: DataRegister<Bits<ENTRY>>,
     read_at: Signal<Local, Bits<COUNT>>,
     read: Signal<Local, Bits<ENTRY>>,
-    left_end: Signal<Local, Bits<COUNT>>,
-    right_end: Signal<Local, Bits<COUNT>>,
+    left_stop: Signal<Local, Bits<COUNT>>,
+    right_stop: Signal<Local, Bits<COUNT>>,
     left_has: Signal<Local, Bit>,
     right_has: Signal<Local, Bit>,
     take_left: Signal<Local, Bit>,
@@ -97,6 +100,8 @@ impl<const A: usize> Default for LeafSorter<A> {
             leaves: Default::default(),
             run: Default::default(),
             base: Default::default(),
+            left_end: Default::default(),
+            right_end: Default::default(),
             left_at: Default::default(),
             right_at: Default::default(),
             out_at: Default::default(),
@@ -104,8 +109,8 @@ impl<const A: usize> Default for LeafSorter<A> {
             right_head: Default::default(),
             read_at: Default::default(),
             read: Default::default(),
-            left_end: Default::default(),
-            right_end: Default::default(),
+            left_stop: Default::default(),
+            right_stop: Default::default(),
             left_has: Default::default(),
             right_has: Default::default(),
             take_left: Default::default(),
@@ -126,22 +131,18 @@ impl<const A: usize> Logic for LeafSorter<A> {
             leaves,
             run,
             base,
+            left_end,
+            right_end,
             left_at,
             right_at,
             out_at,
             left_head,
             right_head
         );
-        self.left_end.next = self.base.q.val() + self.run.q.val();
-        if self.left_end.val() > self.leaves.q.val() {
-            self.left_end.next = self.leaves.q.val();
-        }
-        self.right_end.next = self.base.q.val() + self.run.q.val() + self.run.q.val();
-        if self.right_end.val() > self.leaves.q.val() {
-            self.right_end.next = self.leaves.q.val();
-        }
-        self.left_has.next = self.left_at.q.val() < self.left_end.val();
-        self.right_has.next = self.right_at.q.val() < self.right_end.val();
+        self.left_stop.next = self.base.q.val() + self.run.q.val();
+        self.right_stop.next = self.base.q.val() + (self.run.q.val() << 1);
+        self.left_has.next = self.left_at.q.val() < self.left_end.q.val();
+        self.right_has.next = self.right_at.q.val() < self.right_end.q.val();
         self.take_left.next = self.left_has.val()
             && (!self.right_has.val()
                 || self.left_head.q.val().get_bits::<KEY>(ENTRY_SCORE)
@@ -157,7 +158,7 @@ impl<const A: usize> Logic for LeafSorter<A> {
             self.read_at.next = self.base.q.val();
         }
         if self.state.q.val() == RIGHT {
-            self.read_at.next = self.left_end.val();
+            self.read_at.next = self.left_end.q.val();
         }
         if self.state.q.val() == MERGE {
             self.read_at.next = self.behind.val();
@@ -201,6 +202,14 @@ impl<const A: usize> Logic for LeafSorter<A> {
 
         // Two runs are merged.
         if self.state.q.val() == LEFT {
+            self.left_end.d.next = self.left_stop.val();
+            if self.left_stop.val() > self.leaves.q.val() {
+                self.left_end.d.next = self.leaves.q.val();
+            }
+            self.right_end.d.next = self.right_stop.val();
+            if self.right_stop.val() > self.leaves.q.val() {
+                self.right_end.d.next = self.leaves.q.val();
+            }
             self.left_head.d.next = self.read.val();
             self.left_at.d.next = self.base.q.val();
             self.out_at.d.next = self.base.q.val();
@@ -208,7 +217,7 @@ impl<const A: usize> Logic for LeafSorter<A> {
         }
         if self.state.q.val() == RIGHT {
             self.right_head.d.next = self.read.val();
-            self.right_at.d.next = self.left_end.val();
+            self.right_at.d.next = self.left_end.q.val();
             self.state.d.next = MERGE.into();
         }
         if self.state.q.val() == MERGE {
@@ -220,10 +229,10 @@ impl<const A: usize> Logic for LeafSorter<A> {
                 self.right_head.d.next = self.read.val();
                 self.right_at.d.next = self.behind.val();
             }
-            if self.out_at.q.val() + 1 == self.right_end.val() {
+            if self.out_at.q.val() + 1 == self.right_end.q.val() {
                 self.state.d.next = LEFT.into();
-                self.base.d.next = self.right_end.val();
-                if self.right_end.val() == self.leaves.q.val() {
+                self.base.d.next = self.right_end.q.val();
+                if self.right_end.q.val() == self.leaves.q.val() {
                     self.base.d.next = 0.into();
                     self.run.d.next = self.run.q.val() << 1;
                     self.second_holds.d.next = !self.second_holds.q.val();

@@ -23,21 +23,32 @@ pub struct UpPass<const H: usize> {
     pub value: Signal<In, Bits<VALUE>>,
     /// What a leaf earns besides.
     pub bonus: Signal<In, Bits<VALUE>>,
-    /// It is worth keeping, with what is below it.
+    /// The vertex of the cycle before is worth keeping, with what is below it.
     pub keep: Signal<Out, Bit>,
-    /// What it contributes.
+    /// What that one contributes.
     pub total: Signal<Out, Bits<VALUE>>,
 
     /// At each even and each odd depth, what is worth keeping since the last vertex above.
     even: LutRam<VALUE, H>,
     odd: LutRam<VALUE, H>,
-    parity: Signal<Local, Bit>,
+    there: DataRegister<Bit>,
+    is_leaf: DataRegister<Bit>,
+    parity: DataRegister<Bit>,
+    even_pair: DataRegister<Bits<H>>,
+    odd_pair: DataRegister<Bits<H>>,
+    /// What the vertex adds with what a leaf earns, and one less.
+    own: DataRegister<Bits<VALUE>>,
+    less: DataRegister<Bits<VALUE>>,
     pair: Signal<Local, Bits<H>>,
     pair_below: Signal<Local, Bits<H>>,
+    earned: Signal<Local, Bits<VALUE>>,
     below: Signal<Local, Bits<VALUE>>,
     beside: Signal<Local, Bits<VALUE>>,
-    added: Signal<Local, Bits<VALUE>>,
     sum: Signal<Local, Bits<VALUE>>,
+    sum_less: Signal<Local, Bits<VALUE>>,
+    /// Three numbers as two with the same sum.
+    bits: Signal<Local, Bits<VALUE>>,
+    carries: Signal<Local, Bits<VALUE>>,
     beside_sum: Signal<Local, Bits<VALUE>>,
 }
 
@@ -45,41 +56,66 @@ pub struct UpPass<const H: usize> {
 ///
 /// A sum for each depth is all it needs: a vertex takes that of its children, one deeper, and leaves 0; and adds itself to that of its own depth. Even and odd depths lie in two memories, as a vertex touches one of each.
 /// All sums are 0 behind a pass, but for the root's, which nothing reads.
+///
+/// A vertex needs the sums that the one before it leaves, so that all between two reads is one cycle: the sum, the same less one (whose sign tells whether the sum is above 0), and the sum with what is beside are made at the same time.
 #[kernel]
 impl<const H: usize> Logic for UpPass<H> {
     fn update(&mut self) {
-        self.even.clock.next = self.clock.val();
-        self.odd.clock.next = self.clock.val();
-        self.parity.next = self.depth.val().get_bit(0);
+        data_registers!(
+            self, clock, there, is_leaf, parity, even_pair, odd_pair, own, less
+        );
+        // What doesn't depend on other vertices.
+        self.there.d.next = self.enable.val();
+        self.is_leaf.d.next = self.leaf.val();
+        self.parity.d.next = self.depth.val().get_bit(0);
         self.pair.next = bit_cast::<H, NUMBER>(self.depth.val() >> 1);
         self.pair_below.next = bit_cast::<H, NUMBER>((self.depth.val() + 1) >> 1);
-        self.even.read_address.next = self.pair.val();
-        self.odd.read_address.next = self.pair.val();
+        self.even_pair.d.next = self.pair.val();
+        self.odd_pair.d.next = self.pair.val();
+        if self.depth.val().get_bit(0) {
+            self.even_pair.d.next = self.pair_below.val();
+        }
+        self.earned.next = 0.into();
+        if self.leaf.val() {
+            self.earned.next = self.bonus.val();
+        }
+        self.own.d.next = self.value.val() + self.earned.val();
+        self.less.d.next = self.value.val() - 1 + self.earned.val();
+
+        // What does.
+        self.even.clock.next = self.clock.val();
+        self.odd.clock.next = self.clock.val();
+        self.even.read_address.next = self.even_pair.q.val();
+        self.odd.read_address.next = self.odd_pair.q.val();
         self.beside.next = self.even.read_data.val();
         self.below.next = self.odd.read_data.val();
-        if self.parity.val() {
-            self.even.read_address.next = self.pair_below.val();
+        if self.parity.q.val() {
             self.beside.next = self.odd.read_data.val();
             self.below.next = self.even.read_data.val();
         }
-        self.added.next = self.below.val();
-        if self.leaf.val() {
-            self.added.next = self.bonus.val();
+        if self.is_leaf.q.val() {
+            self.below.next = 0.into();
         }
-        self.sum.next = self.value.val() + self.added.val();
+        self.sum.next = self.own.q.val() + self.below.val();
+        self.sum_less.next = self.less.q.val() + self.below.val();
         self.total.next = self.sum.val();
-        self.keep.next = !self.sum.val().get_bit(SIGN) && self.sum.val().any();
+        self.keep.next = !self.sum_less.val().get_bit(SIGN);
+        self.bits.next = self.own.q.val() ^ self.below.val() ^ self.beside.val();
+        self.carries.next = (self.own.q.val() & self.below.val())
+            | (self.own.q.val() & self.beside.val())
+            | (self.below.val() & self.beside.val());
         self.beside_sum.next = self.beside.val();
         if self.keep.val() {
-            self.beside_sum.next = self.beside.val() + self.sum.val();
+            self.beside_sum.next = self.bits.val() + (self.carries.val() << 1);
         }
-        self.even.write_address.next = self.even.read_address.val();
-        self.odd.write_address.next = self.odd.read_address.val();
-        self.even.write.next = self.enable.val() && (!self.parity.val() || !self.leaf.val());
-        self.odd.write.next = self.enable.val() && (self.parity.val() || !self.leaf.val());
+        self.even.write_address.next = self.even_pair.q.val();
+        self.odd.write_address.next = self.odd_pair.q.val();
+        self.even.write.next =
+            self.there.q.val() && (!self.parity.q.val() || !self.is_leaf.q.val());
+        self.odd.write.next = self.there.q.val() && (self.parity.q.val() || !self.is_leaf.q.val());
         self.even.write_data.next = self.beside_sum.val();
         self.odd.write_data.next = 0.into();
-        if self.parity.val() {
+        if self.parity.q.val() {
             self.even.write_data.next = 0.into();
             self.odd.write_data.next = self.beside_sum.val();
         }
