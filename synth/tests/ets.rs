@@ -143,6 +143,16 @@ impl Table {
             writes.join(" || ")
         );
         v!("  always @* if (!f_first) begin");
+        // What was found a cycle ago still holds.
+        let top = |name: &str| self.widths[name] - 1;
+        v!(
+            "    if (state_q == CHECK || state_q == TAKE) assert (had_room_q == room && new_segment_q == (reuse ? free_segments_read_data : fresh_segments_q[{}:0]));",
+            top("free_segments")
+        );
+        v!(
+            "    if (state_q == CHECK || state_q == PAGE) assert (new_page_q == (|free_page_count_q ? free_pages_read_data : fresh_pages_q[{}:0]));",
+            top("free_pages")
+        );
 
         let zeros = 16 - bits;
         let stack = |name: &str, used: &str, fresh: &str, free: &str| {
@@ -241,7 +251,7 @@ impl Table {
         for p in 0..count {
             v!("  reg [15:0] f_rank{p};");
             v!(
-                "  always @(posedge clock) if (state_q == PAGE && page_room && new_page == {p}) f_rank{p} <= page_counts_read_data;"
+                "  always @(posedge clock) if (state_q == PAGE && page_room && new_page_q == {p}) f_rank{p} <= page_counts_read_data;"
             );
         }
         v!(

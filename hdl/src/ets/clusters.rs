@@ -88,6 +88,9 @@ impl<const A: usize> Logic for ClusterTable<A> {
 
         // A walk that moves multipliers meets passes that don't read them, and no notes.
         self.noted.next = bit_cast::<A, NUMBER>(self.note_cluster.val());
+        if self.walk.val() {
+            self.noted.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
+        }
         self.ranks.read_address.next = self.noted.val();
         self.ranks.write_address.next = self.noted.val();
         self.owners.write_address.next = self.noted.val();
@@ -95,10 +98,6 @@ impl<const A: usize> Logic for ClusterTable<A> {
         self.multipliers.read_address.next = bit_cast::<A, NUMBER>(self.cluster.val());
         self.tallies.read_address.next = self.noted.val();
         self.tallies.write_address.next = self.noted.val();
-        if self.walk.val() {
-            self.tallies.read_address.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
-            self.tallies.write_address.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
-        }
         if self.walk_move.val() {
             self.multipliers.read_address.next = bit_cast::<A, NUMBER>(self.walk_cluster.val());
         }

@@ -190,6 +190,10 @@ pub struct PageTable<const S: usize, const P: usize> {
     place: DataRegister<Bits<8>>,
     answer: DataRegister<Bits<3>>,
     new_generation: DataRegister<Bits<GENERATION>>,
+    /// A cycle ago: there was room for a segment, the segment and the page that were next. What is in use doesn't change between a command and the step behind its check.
+    had_room: DataRegister<Bit>,
+    new_segment: DataRegister<Bits<S>>,
+    new_page: DataRegister<Bits<P>>,
     first: DataRegister<Bit>,
     /// The segment at hand is one of a subtree, not one above it.
     sweeping: DataRegister<Bit>,
@@ -202,8 +206,6 @@ pub struct PageTable<const S: usize, const P: usize> {
     room: Signal<Local, Bit>,
     page_room: Signal<Local, Bit>,
     reuse: Signal<Local, Bit>,
-    new_segment: Signal<Local, Bits<S>>,
-    new_page: Signal<Local, Bits<P>>,
     error: Signal<Local, Bits<3>>,
     opens: Signal<Local, Bit>,
     own_page: Signal<Local, Bit>,
@@ -273,6 +275,9 @@ impl<const S: usize, const P: usize> PageTable<S, P> {
             place: Default::default(),
             answer: Default::default(),
             new_generation: Default::default(),
+            had_room: Default::default(),
+            new_segment: Default::default(),
+            new_page: Default::default(),
             first: Default::default(),
             sweeping: Default::default(),
             head: Default::default(),
@@ -283,8 +288,6 @@ impl<const S: usize, const P: usize> PageTable<S, P> {
             room: Default::default(),
             page_room: Default::default(),
             reuse: Default::default(),
-            new_segment: Default::default(),
-            new_page: Default::default(),
             error: Default::default(),
             opens: Default::default(),
             own_page: Default::default(),
@@ -322,6 +325,9 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
             place,
             answer,
             new_generation,
+            had_room,
+            new_segment,
+            new_page,
             first,
             sweeping,
             head,
@@ -387,19 +393,20 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
         self.reuse.next = self.free_segment_count.q.val().any();
         self.room.next =
             self.reuse.val() || self.fresh_segments.q.val() != self.segment_limit.val();
-        self.new_segment.next = bit_cast::<S, COUNT>(self.fresh_segments.q.val());
+        self.had_room.d.next = self.room.val();
+        self.new_segment.d.next = bit_cast::<S, COUNT>(self.fresh_segments.q.val());
         if self.reuse.val() {
-            self.new_segment.next = self.free_segments.read_data.val();
+            self.new_segment.d.next = self.free_segments.read_data.val();
         }
         self.generations.read_address.next = self.at.q.val();
         if self.state.q.val() == TAKE {
-            self.generations.read_address.next = self.new_segment.val();
+            self.generations.read_address.next = self.new_segment.q.val();
         }
         self.page_room.next =
             self.free_page_count.q.val().any() || self.fresh_pages.q.val() != self.page_limit.val();
-        self.new_page.next = bit_cast::<P, COUNT>(self.fresh_pages.q.val());
+        self.new_page.d.next = bit_cast::<P, COUNT>(self.fresh_pages.q.val());
         if self.free_page_count.q.val().any() {
-            self.new_page.next = self.free_pages.read_data.val();
+            self.new_page.d.next = self.free_pages.read_data.val();
         }
         self.pages_used.next = self.fresh_pages.q.val() - self.free_page_count.q.val();
         self.segments_used.next = self.fresh_segments.q.val() - self.free_segment_count.q.val();
@@ -429,7 +436,7 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
         if self.asked.q.val() == ROOT {
             self.error.next = OK.into();
         }
-        if (self.asked.q.val() == ROOT || self.asked.q.val() == FORK) && !self.room.val() {
+        if (self.asked.q.val() == ROOT || self.asked.q.val() == FORK) && !self.had_room.q.val() {
             self.error.next = SEGMENTS.into();
         }
         if self.asked.q.val() > PAGES {
@@ -444,13 +451,13 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
         self.held.write_address.next = self.at.q.val();
         self.held.write_data.next = 0.into();
         self.generations.write.next = false;
-        self.generations.write_address.next = self.new_segment.val();
+        self.generations.write_address.next = self.new_segment.q.val();
         self.generations.write_data.next = 0.into();
         self.rooted.write.next = false;
-        self.rooted.write_address.next = self.new_segment.val();
+        self.rooted.write_address.next = self.new_segment.q.val();
         self.rooted.write_data.next = (self.asked.q.val() == FORK).into();
         self.parents.write.next = false;
-        self.parents.write_address.next = self.new_segment.val();
+        self.parents.write_address.next = self.new_segment.q.val();
         self.parents.write_data.next = self.at.q.val();
         self.children.write.next = false;
         self.children.write_address.next = self.at.q.val();
@@ -472,21 +479,21 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
         self.page_counts.write_data.next = self.page_counts.read_data.val() + 1;
         self.first_page.write.next = false;
         self.first_page.write_address.next = self.at.q.val();
-        self.first_page.write_data.next = self.new_page.val();
+        self.first_page.write_data.next = self.new_page.q.val();
         self.last_page.write.next = false;
         self.last_page.write_address.next = self.at.q.val();
-        self.last_page.write_data.next = self.new_page.val();
+        self.last_page.write_data.next = self.new_page.q.val();
         self.filled.write.next = false;
         self.filled.write_address.next = self.at.q.val();
         self.filled.write_data.next = self.filled.read_data.val() + 1;
         self.page_behind.write.next = false;
         self.page_behind.write_address.next = self.last_page.read_data.val();
-        self.page_behind.write_data.next = self.new_page.val();
+        self.page_behind.write_data.next = self.new_page.q.val();
         self.owned.write.next = false;
-        self.owned.write_address.next = self.new_page.val();
+        self.owned.write_address.next = self.new_page.q.val();
         self.owned.write_data.next = 1.into();
         self.owners.write.next = false;
-        self.owners.write_address.next = self.new_page.val();
+        self.owners.write_address.next = self.new_page.q.val();
         self.owners.write_data.next = self.at.q.val();
         self.free_pages.write.next = false;
         self.free_pages.write_address.next = bit_cast::<P, COUNT>(self.free_page_count.q.val());
@@ -549,12 +556,12 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
 
         // A segment begins.
         if self.state.q.val() == TAKE {
-            self.other.d.next = self.new_segment.val();
+            self.other.d.next = self.new_segment.q.val();
             self.alive.write.next = true;
-            self.alive.write_address.next = self.new_segment.val();
+            self.alive.write_address.next = self.new_segment.q.val();
             self.alive.write_data.next = 1.into();
             self.held.write.next = true;
-            self.held.write_address.next = self.new_segment.val();
+            self.held.write_address.next = self.new_segment.q.val();
             self.held.write_data.next = 1.into();
             self.generations.write.next = true;
             self.new_generation.d.next = 0.into();
@@ -568,9 +575,9 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
             self.rooted.write.next = true;
             self.parents.write.next = true;
             self.children.write.next = true;
-            self.children.write_address.next = self.new_segment.val();
+            self.children.write_address.next = self.new_segment.q.val();
             self.page_counts.write.next = true;
-            self.page_counts.write_address.next = self.new_segment.val();
+            self.page_counts.write_address.next = self.new_segment.q.val();
             self.page_counts.write_data.next = 0.into();
             self.state.d.next = ANSWER.into();
             if self.asked.q.val() == FORK {
@@ -590,7 +597,7 @@ impl<const S: usize, const P: usize> Logic for PageTable<S, P> {
         // A token comes.
         if self.state.q.val() == PAGE {
             self.state.d.next = ANSWER.into();
-            self.page.d.next = self.new_page.val();
+            self.page.d.next = self.new_page.q.val();
             self.place.d.next = 0.into();
             self.answer.d.next = FULL.into();
             if self.page_room.val() {

@@ -77,7 +77,7 @@ pub struct WeightPipe {
     pub leaf_valid: Signal<In, Bit>,
     /// It.
     pub leaf: Signal<In, Bits<ENTRY>>,
-    /// Its weight, four cycles later.
+    /// Its weight, five cycles later.
     pub weight_valid: Signal<Out, Bit>,
     /// The weight: 2^30 is the best leaf's.
     pub weight: Signal<Out, Bits<SHARE>>,
@@ -85,14 +85,16 @@ pub struct WeightPipe {
     powers: PowerTable,
     distance: MulU<32, 32, 64>,
     fall: MulU<FALL, 8, 30>,
-    valid: [Register<Bit>; 4],
+    valid: [Register<Bit>; 5],
     /// The weight is 0, or 1 as there is no score at all.
-    nothing: [DataRegister<Bit>; 4],
-    whole: [DataRegister<Bit>; 4],
+    nothing: [DataRegister<Bit>; 5],
+    whole: [DataRegister<Bit>; 5],
     behind: DataRegister<Bits<32>>,
     exponent: DataRegister<Bits<64>>,
-    rest: DataRegister<Bits<8>>,
-    shift: [DataRegister<Bits<5>>; 2],
+    rest: [DataRegister<Bits<8>>; 2],
+    shift: [DataRegister<Bits<5>>; 3],
+    /// The table's word.
+    word: DataRegister<Bits<POWER>>,
     power: DataRegister<Bits<SHARE>>,
     between: Signal<Local, Bits<39>>,
 }
@@ -103,15 +105,18 @@ pub struct WeightPipe {
 #[kernel]
 impl Logic for WeightPipe {
     fn update(&mut self) {
-        for i in 0..4 {
+        for i in 0..5 {
             registers!(self, clock, reset, valid[i]);
             data_registers!(self, clock, nothing[i], whole[i]);
         }
-        data_registers!(self, clock, behind, exponent, rest, power);
-        for i in 0..2 {
+        data_registers!(self, clock, behind, exponent, word, power);
+        for i in 0..3 {
             data_registers!(self, clock, shift[i]);
         }
-        for i in 0..3 {
+        for i in 0..2 {
+            data_registers!(self, clock, rest[i]);
+        }
+        for i in 0..4 {
             self.valid[i + 1].d.next = self.valid[i].q.val();
             self.nothing[i + 1].d.next = self.nothing[i].q.val();
             self.whole[i + 1].d.next = self.whole[i].q.val();
@@ -134,7 +139,7 @@ impl Logic for WeightPipe {
         // The table's.
         self.powers.clock.next = self.clock.val();
         self.powers.index.next = self.exponent.q.val().get_bits::<8>(24);
-        self.rest.d.next = self.exponent.q.val().get_bits::<8>(16);
+        self.rest[0].d.next = self.exponent.q.val().get_bits::<8>(16);
         self.shift[0].d.next = self.exponent.q.val().get_bits::<5>(32);
         if self.exponent.q.val().get_bits::<27>(37).any()
             || self.exponent.q.val().get_bits::<5>(32) == 31
@@ -142,22 +147,25 @@ impl Logic for WeightPipe {
             self.nothing[2].d.next = true;
         }
 
+        self.word.d.next = self.powers.power.val();
+        self.rest[1].d.next = self.rest[0].q.val();
+        self.shift[1].d.next = self.shift[0].q.val();
+
         // Between two of it.
-        self.fall.a.next = self.powers.power.val().get_bits::<FALL>(SHARE);
-        self.fall.b.next = self.rest.q.val();
-        self.between.next = (bit_cast::<39, SHARE>(self.powers.power.val().get_bits::<SHARE>(0))
-            << 8)
+        self.fall.a.next = self.word.q.val().get_bits::<FALL>(SHARE);
+        self.fall.b.next = self.rest[1].q.val();
+        self.between.next = (bit_cast::<39, SHARE>(self.word.q.val().get_bits::<SHARE>(0)) << 8)
             - bit_cast::<39, 30>(self.fall.p.val())
             + 128;
         self.power.d.next = self.between.val().get_bits::<SHARE>(8);
-        self.shift[1].d.next = self.shift[0].q.val();
+        self.shift[2].d.next = self.shift[1].q.val();
 
-        self.weight_valid.next = self.valid[3].q.val();
-        self.weight.next = self.power.q.val() >> self.shift[1].q.val();
-        if self.nothing[3].q.val() {
+        self.weight_valid.next = self.valid[4].q.val();
+        self.weight.next = self.power.q.val() >> self.shift[2].q.val();
+        if self.nothing[4].q.val() {
             self.weight.next = 0.into();
         }
-        if self.whole[3].q.val() {
+        if self.whole[4].q.val() {
             self.weight.next = FULL.into();
         }
     }
