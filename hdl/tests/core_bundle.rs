@@ -1,6 +1,8 @@
 //! The core's bundle in the hands of other tools, for several array sizes.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod support;
+
 use hdl::build::{TOP, emit_core};
 use hdl::bundle::{self, Parameters, Top};
 use hdl::config::{ArrayConfig, Multiplier};
@@ -19,17 +21,8 @@ fn config(rows: usize, cols: usize) -> ArrayConfig {
 
 /// Runs a tool in a folder; returns its output, which the caller expects to be silent.
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program} does not start ({error}); ./test installs it"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?} failed:\n{text}"
-    );
+    let (passes, text) = support::run(folder, program, program, arguments);
+    assert!(passes, "{program} {arguments:?} failed:\n{text}");
     text
 }
 

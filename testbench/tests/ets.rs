@@ -30,6 +30,53 @@ fn simulate(module: impl Block) -> VerilatorSim {
     verilator_for_short_runs().simulate(&design).unwrap()
 }
 
+/// Whatever it is doing when another choice is to be made: that is the twin's.
+#[test]
+fn the_engine_drops_what_is_under_way() {
+    let mut bench = PruneBench::new(simulate(PruningEngine::<3, 2>::default()), 8).unwrap();
+    let mut state = 47;
+    let mut cycles = 0;
+    for trial in 0..if is_full() { 40 } else { 4 } {
+        let mut job = || {
+            let leaves = 2 + draw(&mut state, 7) as usize;
+            let choice = tied(&mut state, leaves).unwrap();
+            choice.job(Prices::published(16)).unwrap()
+        };
+        let (first, second) = (job(), job());
+        let most = bench.run(&first, 3).unwrap().cycles;
+        for left_after in 0..=most {
+            bench.abandon(&first, 3, left_after).unwrap();
+            let run = bench.run(&second, 3).unwrap();
+            assert_eq!(run.pruned, prune(&second, 3), "{trial}, after {left_after}");
+        }
+        cycles += most;
+    }
+    assert!(cycles > 100, "{cycles}");
+}
+
+#[test]
+fn the_allocator_drops_what_is_under_way() {
+    let mut bench = AllocatorBench::new(simulate(Allocator::<2>::default()), 4).unwrap();
+    let mut state = 53;
+    for _ in 0..if is_full() { 40 } else { 6 } {
+        let mut leaves = || {
+            let scores: Vec<f32> = (0..1 + draw(&mut state, 4))
+                .map(|_| draw(&mut state, 9) as f32 / 8.0)
+                .collect();
+            Scores::new(&scores)
+        };
+        let (first, second) = (leaves(), leaves());
+        let temperature = Temperature::PUBLISHED;
+        let most = bench.run(&first, None, temperature, 9).unwrap().cycles;
+        for left_after in 0..=most {
+            bench.abandon(&first, temperature, 9, left_after).unwrap();
+            let run = bench.run(&second, None, temperature, 7).unwrap();
+            let twin = allocate(&second, None, temperature, 7);
+            assert_eq!(run.allocation, twin, "after {left_after}");
+        }
+    }
+}
+
 /// Cycles and shares, with `--nocapture`: what docs/tree-search-hardware.md says of them.
 #[test]
 fn the_engine_chooses_as_its_twin() {

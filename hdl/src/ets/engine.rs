@@ -476,6 +476,8 @@ impl<const A: usize, const H: usize> Logic for PruningEngine<A, H> {
             self.walking.d.next = false;
         }
         if self.start.val() {
+            self.up_ends.d.next = false;
+            self.down_ends.d.next = false;
             self.state.d.next = LOAD.into();
             self.count.d.next = 0.into();
             self.walking.d.next = false;

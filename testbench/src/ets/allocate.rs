@@ -77,17 +77,32 @@ impl<S: Simulator> AllocatorBench<S> {
         })
     }
 
-    /// Shares a width; without a mask all leaves are kept, and one that is too short keeps nothing behind its end.
+    /// Begins to share a width and leaves it after so many cycles behind the last leaf, or when it is shared.
     ///
     /// # Errors
-    /// There is no leaf or there are too many, the width has more than 16 bits, or the simulation fails.
-    pub fn run(
+    /// As [`AllocatorBench::run`].
+    pub fn abandon(
+        &mut self,
+        scores: &Scores,
+        temperature: Temperature,
+        width: u32,
+        cycles: u64,
+    ) -> Result<(), EtsError> {
+        self.offer(scores, None, temperature, width)?;
+        for _ in 0..cycles {
+            self.pins.cycle()?;
+        }
+        Ok(())
+    }
+
+    /// Starts and offers all leaves; the cycle of the start.
+    fn offer(
         &mut self,
         scores: &Scores,
         kept: Option<&[bool]>,
         temperature: Temperature,
         width: u32,
-    ) -> Result<AllocatorRun, EtsError> {
+    ) -> Result<u64, EtsError> {
         let leaves = scores.fixed();
         within("leaves", leaves.len() as u64, self.leaves as u64)?;
         within("the width", u64::from(width), u64::from(u16::MAX))?;
@@ -110,6 +125,24 @@ impl<S: Simulator> AllocatorBench<S> {
             pins.cycle()?;
         }
         pins.set(ports.valid, 0);
+        Ok(begin)
+    }
+
+    /// Shares a width; without a mask all leaves are kept, and one that is too short keeps nothing behind its end.
+    ///
+    /// # Errors
+    /// There is no leaf or there are too many, the width has more than 16 bits, or the simulation fails.
+    pub fn run(
+        &mut self,
+        scores: &Scores,
+        kept: Option<&[bool]>,
+        temperature: Temperature,
+        width: u32,
+    ) -> Result<AllocatorRun, EtsError> {
+        let begin = self.offer(scores, kept, temperature, width)?;
+        let leaves = scores.fixed();
+        let pins = &mut self.pins;
+        let ports = &self.ports;
         let mut order = Vec::new();
         let mut counts = vec![0; leaves.len()];
         while pins.get(ports.done) == 0 {

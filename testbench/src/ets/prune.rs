@@ -124,8 +124,47 @@ impl<S: Simulator> PruneBench<S> {
         &mut self,
         job: &PruneJob,
         rounds: u8,
-        mut gap: impl FnMut(usize) -> u32,
+        gap: impl FnMut(usize) -> u32,
     ) -> Result<EngineRun, EtsError> {
+        let cycles = self
+            .work(job, rounds, PATIENCE, gap)?
+            .ok_or(EtsError::Endless(PATIENCE))?;
+        let pins = &mut self.pins;
+        let ports = &self.ports;
+        let mut kept = Vec::with_capacity(job.leaves as usize);
+        for leaf in 0..job.leaves {
+            pins.set(ports.asked, u64::from(leaf));
+            pins.settle()?;
+            kept.push(pins.get(ports.kept) == 1);
+        }
+        let shift = 64 - VALUE;
+        Ok(EngineRun {
+            pruned: Pruned {
+                kept,
+                worth: (pins.get(ports.worth) << shift) as i64 >> shift,
+                proved: pins.get(ports.proved) == 1,
+                halves: pins.get(ports.halves) as u32,
+            },
+            cycles,
+        })
+    }
+
+    /// Begins with a choice and leaves it after so many cycles, or when it is made.
+    ///
+    /// # Errors
+    /// As [`PruneBench::run`].
+    pub fn abandon(&mut self, job: &PruneJob, rounds: u8, cycles: u64) -> Result<(), EtsError> {
+        self.work(job, rounds, cycles, |_| 0).map(|_| ())
+    }
+
+    /// The cycles that a choice takes, if it is made in at most so many.
+    fn work(
+        &mut self,
+        job: &PruneJob,
+        rounds: u8,
+        most: u64,
+        mut gap: impl FnMut(usize) -> u32,
+    ) -> Result<Option<u64>, EtsError> {
         Self::fits(job, self.leaves)?;
         let Ports { start, valid, .. } = self.ports;
         let pins = &mut self.pins;
@@ -154,39 +193,26 @@ impl<S: Simulator> PruneBench<S> {
             }
             pins.set(ports.last, u64::from(place + 1 == job.steps.len()));
             pins.set(valid, 1);
-            pins.settle()?;
-            while pins.get(ports.ready) == 0 {
-                pins.cycle()?;
+            loop {
+                if pins.cycles() - begin >= most {
+                    pins.set(valid, 0);
+                    return Ok(None);
+                }
                 pins.settle()?;
-                if pins.cycles() - begin > PATIENCE {
-                    return Err(EtsError::Endless(PATIENCE));
+                let taken = pins.get(ports.ready) == 1;
+                pins.cycle()?;
+                if taken {
+                    break;
                 }
             }
-            pins.cycle()?;
             pins.set(valid, 0);
         }
         while pins.get(ports.done) == 0 {
-            pins.cycle()?;
-            if pins.cycles() - begin > PATIENCE {
-                return Err(EtsError::Endless(PATIENCE));
+            if pins.cycles() - begin >= most {
+                return Ok(None);
             }
+            pins.cycle()?;
         }
-        let cycles = pins.cycles() - begin;
-        let mut kept = Vec::with_capacity(job.leaves as usize);
-        for leaf in 0..job.leaves {
-            pins.set(ports.asked, u64::from(leaf));
-            pins.settle()?;
-            kept.push(pins.get(ports.kept) == 1);
-        }
-        let shift = 64 - VALUE;
-        Ok(EngineRun {
-            pruned: Pruned {
-                kept,
-                worth: (pins.get(ports.worth) << shift) as i64 >> shift,
-                proved: pins.get(ports.proved) == 1,
-                halves: pins.get(ports.halves) as u32,
-            },
-            cycles,
-        })
+        Ok(Some(pins.cycles() - begin))
     }
 }
