@@ -147,7 +147,7 @@ fn wrong_arguments_are_refused() {
         (&["--score-temperature", "0"], "--score-temperature"),
         (
             &["--pages", "1"],
-            "a pool of 1 pages doesn't hold the prompt of 18 tokens",
+            "a pool of 1 page doesn't hold the prompt of 18 tokens",
         ),
         (
             &["--policy", "shared-4x3"],

@@ -239,6 +239,8 @@ fn too_small_a_pool_degrades_and_says_so() {
         if cost.starved == 0 {
             assert_eq!(found.texts, whole.texts, "{pages}");
         }
+        // A leaf of which nothing fits isn't continued again.
+        assert!(cost.depth <= whole.cost.depth, "{pages}: {cost:?}");
         starved.push(cost.starved);
     }
     assert_eq!(starved.first(), Some(&0));

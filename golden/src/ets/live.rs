@@ -367,7 +367,7 @@ pub enum SearchError {
     #[error("the prompt: {0}")]
     Prompt(&'static str),
     /// The pool is too small for the prompt.
-    #[error("a pool of {pages} pages doesn't hold the prompt of {tokens} tokens")]
+    #[error("a pool of {pages} page{} doesn't hold the prompt of {tokens} tokens", if *.pages == 1 { "" } else { "s" })]
     Memory {
         /// Pages.
         pages: usize,
@@ -662,7 +662,7 @@ impl<'a> Search<'a> {
             self.cost.depth += 1;
             self.cost.calls += plan.iter().map(|&(_, count)| u64::from(count)).sum::<u64>();
             let children = self.grow(&plan)?;
-            self.insert(children)?;
+            self.insert(&plan, children)?;
         }
         for node in &mut self.nodes {
             if let Some(segment) = node.segment.take() {

@@ -10,7 +10,7 @@
 //!
 //! Each of these makes the rest smaller or lets something end, so that growing always ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::{NodeId, SegmentId, State};
 use super::reward::log_probability;
@@ -591,8 +591,19 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Puts children into the tree. What ended needs no keys and values any more.
-    pub(super) fn insert(&mut self, children: Vec<Child>) -> Result<(), SearchError> {
+    /// Puts children of the planned leaves into the tree. What ended needs no keys and values any more.
+    pub(super) fn insert(
+        &mut self,
+        plan: &[(NodeId, u32)],
+        children: Vec<Child>,
+    ) -> Result<(), SearchError> {
+        // A leaf whose continuations were all given up would have the same ones in each step to come.
+        let parents: BTreeSet<NodeId> = children.iter().map(|child| child.parent).collect();
+        for (leaf, _) in plan {
+            if !parents.contains(leaf) {
+                self.tree.decide(*leaf, State::Pruned)?;
+            }
+        }
         for child in children {
             let Child {
                 parent,
