@@ -978,7 +978,7 @@ fn unknown_flags_and_values_are_refused() {
     );
     refused(
         fgmp().args(["synth", "--module", "adder"]),
-        "neither core nor accelerator has such a module",
+        "no top has such a module; beside memories there are element_decoder, ",
     );
     refused(
         fgmp().args(["synth", "--part", "adder"]),

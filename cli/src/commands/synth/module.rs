@@ -72,13 +72,15 @@ pub fn find(wanted: &str, design: DesignArguments) -> anyhow::Result<Found> {
             }
         }
         for module in bundle.modules {
-            if !known.contains(&module.name) {
-                known.push(module.name);
+            let plain = module.name.trim_start_matches(PREFIX).to_owned();
+            // Memories are named for their sizes.
+            if !plain.contains("ram_w") && !known.contains(&plain) {
+                known.push(plain);
             }
         }
     }
     bail!(
-        "--module {wanted}: there is no such module; there are {}",
+        "--module {wanted}: no top has such a module; beside memories there are {}",
         known.join(", ")
     )
 }
