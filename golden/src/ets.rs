@@ -41,7 +41,8 @@ pub use programme::{
     Programme, ProgrammeError,
 };
 pub use prune::{
-    EngineSelection, PruneJob, PruneLeaf, PruneStep, Pruned, ROUNDS, prune, select_by_engine,
+    EngineSelection, PruneJob, PruneLeaf, PruneStep, Pruned, ROUNDS, TableLeaf, TableNode,
+    TableRead, Tables, prune, select_by_engine,
 };
 pub use select::{Rule, Selection, select};
 pub use solve::{Effort, Solution};

@@ -269,9 +269,8 @@ fn whole_selections_are_as_the_twins() {
                     .unwrap();
                 assert_eq!(run.pruned, twin.pruned);
                 assert_eq!(run.counts, twin.allocation.counts);
-                let nodes: Vec<_> = run.reads.iter().map(|read| read.0).collect();
-                let expected: Vec<_> = twin.reads.iter().map(|visit| visit.node).collect();
-                assert_eq!(nodes, expected);
+                let tables = twin.tables(tree).unwrap();
+                assert!(run.marked && run.reads == tables.reads);
             }
         }
     }
@@ -398,11 +397,13 @@ fn every_page_in_use_is_read_once() {
             }
         }
         let mut read = Vec::new();
-        for (node, ..) in &run.reads {
-            let PageAnswer::List(pages) = ask(PageCommand::Pages(handles[*node])) else {
+        let tables = selection.tables(tree).unwrap();
+        for kept in &run.reads {
+            let node = tables.nodes[kept.node as usize].id;
+            let PageAnswer::List(pages) = ask(PageCommand::Pages(handles[node])) else {
                 panic!("{node} isn't alive");
             };
-            let tokens = tree.tokens(*node).unwrap() as usize;
+            let tokens = tree.tokens(node).unwrap() as usize;
             assert_eq!(pages.len(), tokens.div_ceil(16));
             read.extend(pages);
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::select::Candidates;
 use super::{
     Allocation, NodeId, NodePrice, Prices, Programme, ProgrammeError, Rule, Scores, SearchTree,
-    Visit, allocate, depth_first,
+    TreeError, Visit, allocate, depth_first,
 };
 
 /// Rounds that reach the best set nearly always.
@@ -366,7 +366,97 @@ pub struct EngineSelection {
     pub reads: Vec<Visit>,
 }
 
+/// A node as the host of the hardware writes it; its number is its place in [`Tables::nodes`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct TableNode {
+    /// The tree's node.
+    pub id: NodeId,
+    /// Its parent's number.
+    pub parent: Option<u32>,
+    /// What it costs, in nodes or tokens.
+    pub cost: u32,
+}
+
+/// A live leaf as the host writes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct TableLeaf {
+    /// Its node's number.
+    pub node: u32,
+    /// Its cluster, 0 if there are none.
+    pub cluster: u32,
+    /// Its score with 16 fractional bits.
+    pub score: Option<i32>,
+}
+
+/// A kept node as it is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct TableRead {
+    /// Its number.
+    pub node: u32,
+    /// How many kept nodes above it have more than one kept child.
+    pub depth: u32,
+    /// It has exactly one kept child, which is read next.
+    pub single: bool,
+    /// A leaf's place in the list of leaves.
+    pub leaf: Option<u32>,
+}
+
+/// A selection in the numbers of the hardware: what the host writes, and what is read. Nodes are those on the live leaves' paths, in the tree's order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Tables {
+    /// The nodes.
+    pub nodes: Vec<TableNode>,
+    /// The leaves.
+    pub leaves: Vec<TableLeaf>,
+    /// The kept nodes, depth first.
+    pub reads: Vec<TableRead>,
+}
+
 impl EngineSelection {
+    /// The selection in the numbers of the hardware.
+    ///
+    /// # Errors
+    /// The tree is another one.
+    pub fn tables(&self, tree: &SearchTree) -> Result<Tables, TreeError> {
+        let union = tree.union(&self.leaves)?;
+        let number = |node: NodeId| union.binary_search(&node).map_or(0, |place| place as u32);
+        let mut nodes = Vec::with_capacity(union.len());
+        for &node in &union {
+            nodes.push(TableNode {
+                id: node,
+                parent: tree.parent(node)?.map(number),
+                cost: 0,
+            });
+        }
+        let mut clusters = vec![0; self.leaves.len()];
+        for (visit, step) in depth_first(tree, &self.leaves)?.iter().zip(&self.job.steps) {
+            nodes[number(visit.node) as usize].cost = step.cost;
+            if let Some(leaf) = step.leaf {
+                clusters[leaf.number as usize] = leaf.cluster;
+            }
+        }
+        let leaves = self.leaves.iter().zip(&clusters).zip(self.scores.fixed());
+        let leaves = leaves.map(|((&leaf, &cluster), &score)| TableLeaf {
+            node: number(leaf),
+            cluster,
+            score,
+        });
+        let reads = self.reads.iter().map(|visit| {
+            let leaf = self.leaves.iter().position(|&leaf| leaf == visit.node);
+            TableRead {
+                node: number(visit.node),
+                depth: visit.depth,
+                single: visit.single,
+                leaf: leaf.filter(|_| visit.leaf).map(|place| place as u32),
+            }
+        });
+        Ok(Tables {
+            leaves: leaves.collect(),
+            reads: reads.collect(),
+            nodes,
+        })
+    }
+
     /// The choice as an integer programme, for the exact method.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 use golden::ets::samples::{Choice, draw};
 use golden::ets::{
-    EngineSelection, Handle, NodeId, NodePrice, PageTable, PoolError, ProgrammeError, ROUNDS, Rule,
-    SearchTree, depth_first, select_by_engine,
+    EngineSelection, Handle, NodePrice, PageTable, PoolError, ProgrammeError, ROUNDS, Rule,
+    SearchTree, select_by_engine,
 };
 
 use super::vectors::{bits, hex_line};
@@ -85,56 +85,48 @@ impl Selections {
         selection: &EngineSelection,
     ) -> Result<(), ProgrammeError> {
         let job = &selection.job;
-        let union = tree.union(&selection.leaves)?;
-        let place = |node: NodeId| union.binary_search(&node).unwrap_or(0) as u128;
-        let mut costs = vec![0; union.len()];
-        let visits = depth_first(tree, &selection.leaves)?;
-        for (visit, step) in visits.iter().zip(&job.steps) {
-            costs[place(visit.node) as usize] = step.cost;
-        }
-        for (&node, &cost) in union.iter().zip(&costs) {
-            let parent = tree.parent(node)?;
+        let tables = selection.tables(tree)?;
+        for node in &tables.nodes {
             self.nodes += &hex_line(&format!(
                 "{}{}{}",
-                u8::from(parent.is_none()),
-                bits(parent.map_or(0, place), NODE),
-                bits(cost.into(), WEIGHT)
+                u8::from(node.parent.is_none()),
+                bits(node.parent.unwrap_or(0).into(), NODE),
+                bits(node.cost.into(), WEIGHT)
             ));
         }
-        let mut clusters = vec![0; selection.leaves.len()];
-        for leaf in job.steps.iter().filter_map(|step| step.leaf) {
-            clusters[leaf.number as usize] = leaf.cluster;
-        }
-        for (number, &leaf) in selection.leaves.iter().enumerate() {
-            let score = selection.scores.fixed().get(number).copied().flatten();
+        let found = selection
+            .pruned
+            .kept
+            .iter()
+            .zip(&selection.allocation.counts);
+        for (leaf, (&kept, &count)) in tables.leaves.iter().zip(found) {
             self.leaves += &hex_line(&format!(
                 "{}{}{}{}{}{}",
-                bits(place(leaf), NODE),
-                bits(clusters[number].into(), NUMBER),
-                u8::from(score.is_some()),
-                bits((score.unwrap_or(0) as u32).into(), 32),
-                u8::from(selection.pruned.kept[number]),
-                bits(selection.allocation.counts[number].into(), WEIGHT)
+                bits(leaf.node.into(), NODE),
+                bits(leaf.cluster.into(), NUMBER),
+                u8::from(leaf.score.is_some()),
+                bits((leaf.score.unwrap_or(0) as u32).into(), 32),
+                u8::from(kept),
+                bits(count.into(), WEIGHT)
             ));
         }
-        for (at, visit) in selection.reads.iter().enumerate() {
-            let leaf = selection.leaves.iter().position(|&leaf| leaf == visit.node);
+        for (at, read) in tables.reads.iter().enumerate() {
             self.reads += &hex_line(&format!(
                 "{}{}{}{}{}{}",
-                bits(place(visit.node), NODE),
-                bits(visit.depth.into(), NUMBER),
-                u8::from(visit.single),
-                u8::from(visit.leaf),
-                bits(leaf.filter(|_| visit.leaf).unwrap_or(0) as u128, NUMBER),
-                u8::from(at + 1 == selection.reads.len())
+                bits(read.node.into(), NODE),
+                bits(read.depth.into(), NUMBER),
+                u8::from(read.single),
+                u8::from(read.leaf.is_some()),
+                bits(read.leaf.unwrap_or(0).into(), NUMBER),
+                u8::from(at + 1 == tables.reads.len())
             ));
         }
         let pruned = &selection.pruned;
         self.jobs += &hex_line(
             &[
-                bits(union.len() as u128, 13),
-                bits(selection.leaves.len() as u128, 9),
-                bits(selection.reads.len() as u128, 13),
+                bits(tables.nodes.len() as u128, 13),
+                bits(tables.leaves.len() as u128, 9),
+                bits(tables.reads.len() as u128, 13),
                 bits(u128::from(job.clusters) - 1, NUMBER),
                 bits(tree.remaining().into(), WEIGHT),
                 bits(rule.temperature.rate().into(), 32),

@@ -1,7 +1,7 @@
 //! Whole selections.
 
 use golden::ets::{
-    EngineSelection, NodeId, PruneJob, Pruned, Rule, SearchTree, State, select_by_engine,
+    EngineSelection, PruneJob, Pruned, Rule, SearchTree, State, TableRead, Tables, select_by_engine,
 };
 use hdl::build::emit_module;
 use hdl::ets::{NODE, TreeSelector, VALUE};
@@ -24,8 +24,10 @@ pub struct SelectorRun {
     pub pruned: Pruned,
     /// How often each is continued.
     pub counts: Vec<u32>,
-    /// The kept nodes in the order in which they were read: the tree's number, depth, whether it has one child, the number of a leaf.
-    pub reads: Vec<(NodeId, u32, bool, Option<u32>)>,
+    /// The kept nodes in the order in which they were read, by their numbers in [`EngineSelection::tables`].
+    pub reads: Vec<TableRead>,
+    /// Exactly the last of them was said to be the last.
+    pub marked: bool,
     /// Cycles from the start until continuations are known.
     pub cycles: u64,
     /// Until all kept nodes are read.
@@ -173,41 +175,25 @@ impl<S: Simulator> SelectorBench<S> {
         let pins = &mut self.pins;
         let ports = &self.ports;
 
-        // The nodes on the leaves' paths, in consecutive places.
-        let union = tree
-            .union(&twin.leaves)
+        let tables = twin
+            .tables(tree)
             .map_err(golden::ets::ProgrammeError::from)?;
-        let place = |node: NodeId| union.binary_search(&node).unwrap_or(0) as u64;
-        let mut costs = vec![0; union.len()];
-        let visits = golden::ets::depth_first(tree, &twin.leaves)
-            .map_err(golden::ets::ProgrammeError::from)?;
-        for (visit, step) in visits.iter().zip(&job.steps) {
-            costs[place(visit.node) as usize] = step.cost;
-        }
         pins.set(ports.node_write, 1);
-        for (at, &node) in union.iter().enumerate() {
-            let parent = tree
-                .parent(node)
-                .map_err(golden::ets::ProgrammeError::from)?;
+        for (at, node) in tables.nodes.iter().enumerate() {
             pins.set(ports.node, at as u64);
-            pins.set(ports.node_root, u64::from(parent.is_none()));
-            pins.set(ports.node_parent, parent.map_or(0, place));
-            pins.set(ports.node_cost, u64::from(costs[at]));
+            pins.set(ports.node_root, u64::from(node.parent.is_none()));
+            pins.set(ports.node_parent, u64::from(node.parent.unwrap_or(0)));
+            pins.set(ports.node_cost, u64::from(node.cost));
             pins.cycle()?;
         }
         pins.set(ports.node_write, 0);
         pins.set(ports.leaf_write, 1);
-        let mut clusters = vec![0; twin.leaves.len()];
-        for leaf in job.steps.iter().filter_map(|step| step.leaf) {
-            clusters[leaf.number as usize] = leaf.cluster;
-        }
-        for (number, &leaf) in twin.leaves.iter().enumerate() {
-            let score = twin.scores.fixed()[number];
+        for (number, leaf) in tables.leaves.iter().enumerate() {
             pins.set(ports.leaf, number as u64);
-            pins.set(ports.leaf_node, place(leaf));
-            pins.set(ports.leaf_cluster, u64::from(clusters[number]));
-            pins.set(ports.leaf_scored, u64::from(score.is_some()));
-            pins.set(ports.leaf_score, u64::from(score.unwrap_or(0) as u32));
+            pins.set(ports.leaf_node, u64::from(leaf.node));
+            pins.set(ports.leaf_cluster, u64::from(leaf.cluster));
+            pins.set(ports.leaf_scored, u64::from(leaf.score.is_some()));
+            pins.set(ports.leaf_score, u64::from(leaf.score.unwrap_or(0) as u32));
             pins.cycle()?;
         }
         pins.set(ports.leaf_write, 0);
@@ -232,23 +218,20 @@ impl<S: Simulator> SelectorBench<S> {
         }
         let cycles = pins.cycles() - begin;
         let mut reads = Vec::new();
+        let mut marked = true;
         while pins.get(ports.done) == 0 {
             let take = ready();
             pins.set(ports.read_ready, u64::from(take));
             pins.settle()?;
             if take && pins.get(ports.read_valid) == 1 {
-                let node = pins.get(ports.read_node) as usize;
-                let leaf = pins.get(ports.read_leaf) == 1;
                 let number = pins.get(ports.read_number) as u32;
-                reads.push((
-                    union.get(node).copied().unwrap_or(NodeId::MAX),
-                    pins.get(ports.read_depth) as u32,
-                    pins.get(ports.read_single) == 1,
-                    leaf.then_some(number),
-                ));
-                if pins.get(ports.read_last) != u64::from(reads.len() == twin.reads.len()) {
-                    reads.push((NodeId::MAX, 0, false, None));
-                }
+                reads.push(TableRead {
+                    node: pins.get(ports.read_node) as u32,
+                    depth: pins.get(ports.read_depth) as u32,
+                    single: pins.get(ports.read_single) == 1,
+                    leaf: (pins.get(ports.read_leaf) == 1).then_some(number),
+                });
+                marked &= pins.get(ports.read_last) == u64::from(reads.len() == tables.reads.len());
             }
             pins.cycle()?;
             if pins.cycles() - begin > PATIENCE {
@@ -274,6 +257,7 @@ impl<S: Simulator> SelectorBench<S> {
             },
             counts,
             reads,
+            marked,
             cycles,
             cycles_with_reads,
         })
@@ -281,7 +265,11 @@ impl<S: Simulator> SelectorBench<S> {
 }
 
 /// That hardware did what its twin does: nothing, or where they differ first.
-pub(super) fn difference(run: &SelectorRun, twin: &EngineSelection) -> Option<String> {
+pub(super) fn difference(
+    run: &SelectorRun,
+    twin: &EngineSelection,
+    tables: &Tables,
+) -> Option<String> {
     if run.pruned != twin.pruned {
         return Some(format!("pruned {:?}, not {:?}", run.pruned, twin.pruned));
     }
@@ -291,16 +279,10 @@ pub(super) fn difference(run: &SelectorRun, twin: &EngineSelection) -> Option<St
             run.counts, twin.allocation.counts
         ));
     }
-    let expected: Vec<_> = twin
-        .reads
-        .iter()
-        .map(|visit| {
-            let number = twin.leaves.iter().position(|&leaf| leaf == visit.node);
-            let number = number.filter(|_| visit.leaf).map(|number| number as u32);
-            (visit.node, visit.depth, visit.single, number)
-        })
-        .collect();
-    (run.reads != expected).then(|| format!("read {:?}, not {expected:?}", run.reads))
+    if !run.marked {
+        return Some("another read than the last is said to be the last".to_owned());
+    }
+    (run.reads != tables.reads).then(|| format!("read {:?}, not {:?}", run.reads, tables.reads))
 }
 
 /// What came of many selections.
@@ -411,7 +393,10 @@ pub fn cosim(
         }
         let run = bench.run(tree, *rule, &twin, rounds, || true)?;
         report.instances += 1;
-        if let Some(difference) = difference(&run, &twin) {
+        let tables = twin
+            .tables(tree)
+            .map_err(golden::ets::ProgrammeError::from)?;
+        if let Some(difference) = difference(&run, &twin, &tables) {
             report.mismatches += 1;
             report.first_mismatch.get_or_insert(difference);
         }
